@@ -1,0 +1,36 @@
+"""Cortado: train neural networks from prototxt files, on PyTorch.
+
+The names below load on first use, so that ``import cortado`` and ``cortado --help`` stay quick and
+never import torch by themselves.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# Public name -> the module that defines it.
+_PUBLIC = {
+    "Net": ".netdef",
+    "Solver": ".solvers",
+    "CortadoError": ".proto.errors",
+}
+
+__all__ = ["CortadoError", "Net", "Solver", "__version__"]
+
+if TYPE_CHECKING:
+    from .netdef import Net
+    from .proto.errors import CortadoError
+    from .solvers import Solver
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(import_module(_PUBLIC[name], __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,54 @@
+"""What feeds a net: data layers stand outside the traced computation and hand it batches."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ..proto import caffe_pb2
+from .base import Arity, Context, Shape, exactly
+
+
+class DataSource:
+    """Base of the data layers (Data, ImageData, HDF5Data, DummyData, Input ...).
+
+    A subclass registers itself like a layer. It must know its top shapes once it is built (a
+    database is opened only as far as that needs); threads and buffers start with the first
+    :meth:`next`, and :meth:`close` ends them. Which record comes when, and how it is augmented,
+    depends only on (seed, epoch, position), never on threads or generators, so that
+    :meth:`state_dict` can be a few numbers and a resumed run sees exactly what it would have seen.
+    """
+
+    type: ClassVar[str] = ""
+    message_field: ClassVar[str] = ""
+    bottoms: ClassVar[Arity] = exactly(0)
+    tops: ClassVar[Arity] = exactly(1)
+    #: False where the caller feeds the tops (Input); such a source is never asked for batches.
+    delivers: ClassVar[bool] = True
+
+    #: Shape of each top of one batch, in the order of the tops.
+    shapes: tuple[Shape, ...]
+
+    @classmethod
+    def from_message(cls, message: caffe_pb2.LayerParameter, context: Context) -> DataSource:
+        """Build the source that ``message`` declares; LayerError or DataError if it cannot work."""
+        raise LookupError(f"{cls.__name__} does not say how it is read from a message")
+
+    def next(self, device: torch.device) -> tuple[Tensor, ...]:
+        """The next batch, one tensor a top, on ``device``."""
+        raise LookupError(f"{self.type} layers deliver no data by themselves")
+
+    def seed(self, seed: int) -> None:
+        """Set the seed that sampling and augmentation derive from; before the first batch."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position: plain numbers and strings, enough to continue exactly."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a position that :meth:`state_dict` gave."""
+
+    def close(self) -> None:
+        """End threads and release files; the source can be asked again and then starts anew."""

@@ -1,0 +1,140 @@
+"""The errors that Cortado raises, and how they name the place in a file that is at fault.
+
+Every error a user can cause is a :class:`CortadoError`; its ``exit_code`` is what the command line
+returns. A prototxt's faults are collected as :class:`Fault` objects, each with the
+:class:`Location` that the text reader remembered, and reported together by one
+:class:`ConfigError`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+
+class CortadoError(Exception):
+    """Base of all errors that are reported as one clear message instead of a traceback."""
+
+    exit_code = 1
+
+
+class DataError(CortadoError):
+    """A database, image, list or mean file is missing, broken or does not fit the net."""
+
+    exit_code = 3
+
+
+class SnapshotError(CortadoError):
+    """A snapshot or weights file is missing, broken, or does not fit the net or solver."""
+
+    exit_code = 4
+
+
+class WeightsError(SnapshotError):
+    """Weights do not fit the net: other shapes, other counts, or nothing in common."""
+
+
+class ResourceError(CortadoError):
+    """Not enough memory or disk, or a device that is not there."""
+
+    exit_code = 5
+
+
+class DistributedError(CortadoError):
+    """One of several cooperating processes failed."""
+
+    exit_code = 6
+
+
+class NumericError(CortadoError):
+    """NaN or infinity where a finite number was needed."""
+
+    exit_code = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A text that was read: its name (usually the path) and its content."""
+
+    name: str
+    text: str
+
+    def line(self, number: int) -> str:
+        """The text of line ``number`` (from 1), without its end."""
+        lines = self.text.split("\n")
+        return lines[number - 1].rstrip("\r") if 0 < number <= len(lines) else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A place in a source: line and column count from 1.
+
+    ``parent`` is the place that led here (the use of a block, the include of a file).
+    """
+
+    source: Source
+    line: int
+    column: int
+    parent: Location | None = None
+
+    def __str__(self) -> str:
+        return f"{self.source.name}:{self.line}:{self.column}"
+
+    def excerpt(self) -> str:
+        """The line and a caret under the column; tabs are kept so that the caret stays in place."""
+        text = self.source.line(self.line)
+        lead = "".join("\t" if c == "\t" else " " for c in text[: self.column - 1])
+        return f"    {text}\n    {lead}^"
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing wrong with a configuration, where it is, and what else is involved."""
+
+    message: str
+    location: Location | None = None
+    related: tuple[tuple[str, Location], ...] = field(default=())
+
+    def __str__(self) -> str:
+        lines = [f"{self.location}: {self.message}" if self.location else self.message]
+        place = self.location
+        if place is not None:
+            lines.append(place.excerpt())
+            while place.parent is not None:
+                place = place.parent
+                lines += [f"  used at {place}", place.excerpt()]
+        for note, where in self.related:
+            lines += [f"  {where}: {note}", where.excerpt()]
+        return "\n".join(lines)
+
+
+class ConfigError(CortadoError):
+    """A net or solver definition is wrong; ``faults`` lists everything found."""
+
+    exit_code = 2
+
+    def __init__(self, faults: Iterable[Fault] | Fault | str) -> None:
+        if isinstance(faults, str):
+            faults = Fault(faults)
+        self.faults: tuple[Fault, ...] = (faults,) if isinstance(faults, Fault) else tuple(faults)
+        super().__init__("\n".join(str(fault) for fault in self.faults))
+
+
+class LayerError(ValueError):
+    """Raised inside a layer about its own message; the net adds the layer's place in its file.
+
+    ``field`` is the dotted path of the field at fault inside the LayerParameter, for example
+    ``"convolution_param.kernel_size"``; empty when no single field is.
+    """
+
+    def __init__(self, message: str, field: str = "") -> None:
+        super().__init__(message)
+        self.field = field
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """``"; did you mean 'x'?"`` for the known spelling closest to ``word``, or an empty string."""
+    by_lower = {name.lower(): name for name in known}
+    found = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    return f"; did you mean {by_lower[found[0]]!r}?" if found else ""
