@@ -1,0 +1,248 @@
+"""The net: a torch module made from a prototxt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..layers.base import Shape
+from ..proto import caffe_pb2
+from ..proto.errors import ConfigError, nearest
+from ..proto.weights import LayerBlobs
+from . import blueprint, memory, weights
+from .blueprint import NetSource, SourceStep, Step
+from .parameters import ParamRef, Tie
+from .weights import CopyReport, WeightsSource
+
+
+class Net(nn.Module):
+    """A net declared in prototxt, as a torch module.
+
+    Args:
+        source: path of a prototxt, a NetParameter, or a Document that was read before.
+        phase: "TRAIN" or "TEST" (or Caffe's numbers 0 and 1).
+        level, stages: what the layers' include and exclude rules are held against.
+        weights: weights to start from, as for :meth:`load`.
+        device: where parameters and batches live.
+        share_with: a net whose parameters layers of the same name use too (a test net does so).
+
+    Calling it feeds input blobs by name and gives the output blobs (those that no layer consumes)
+    by name; :attr:`loss` is then the weighted sum of the loss tops. Raises ConfigError with all faults
+    of the definition, before anything is allocated.
+    """
+
+    def __init__(
+        self,
+        source: NetSource,
+        phase: str | int = "TRAIN",
+        *,
+        level: int = 0,
+        stages: Iterable[str] = (),
+        weights: WeightsSource | None = None,
+        device: torch.device | str = "cpu",
+        share_with: Net | None = None,
+    ) -> None:
+        super().__init__()
+        plan = blueprint.draw(source, phase, level, stages)
+        memory.check(plan, torch.device(device))
+        self.definition: caffe_pb2.NetParameter = plan.message
+        self.name: str = plan.message.name
+        self.phase: int = plan.state.phase
+        self.steps: list[Step] = plan.steps
+        self.sources: list[SourceStep] = plan.sources
+        self.params: list[ParamRef] = plan.params
+        self.outputs: list[str] = plan.outputs
+        self.blob_shapes: dict[str, Shape] = plan.blob_shapes
+        self.inputs: dict[str, Shape] = {
+            top: shape
+            for step in plan.sources
+            for top, shape in zip(step.tops, step.top_shapes, strict=True)
+        }
+        self.loss_weights: dict[str, float] = {
+            step.tops[index]: weight for step in plan.steps for index, weight in step.losses.items()
+        }
+        #: Keep every blob of the last forward pass in :attr:`blobs` (takes their memory).
+        self.keep_blobs = False
+        self._specs = [wire.spec for wire in plan.wires]
+        self._force_backward: bool = plan.message.force_backward
+        self._ties: list[Tie] = plan.ties
+        self._loss: Tensor | None = None
+        self._blobs: dict[str, Tensor] = {}
+        self._device = torch.device(device)
+        for step in plan.steps:
+            # Not add_module: layers may be called "loss" or "data", as an attribute of the net is,
+            # or carry a dot.
+            self._modules[step.name] = step.layer
+        if share_with is not None:
+            self._share(share_with)
+        self._materialize()
+        self.train(self.phase == caffe_pb2.TRAIN)
+        if weights is not None:
+            self.load(weights)
+
+    # -- running ---------------------------------------------------------------------------------
+
+    def run(self, inputs: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
+        """Outputs and loss for ``inputs``; pure but for the layers' own statistics.
+
+        The loss is a 0-d tensor: the sum over all tops of loss_weight times the top's sum.
+        """
+        blobs, loss = self._run(inputs, keep=False)
+        return {name: blobs[name] for name in self.outputs}, loss
+
+    def forward(self, **inputs: Tensor) -> dict[str, Tensor]:
+        """The output blobs by name, for one tensor per input blob."""
+        if inputs.keys() != self.inputs.keys():
+            raise self._wrong_inputs(inputs)
+        blobs, loss = self._run(inputs, keep=self.keep_blobs)
+        if not torch.compiler.is_exporting():
+            self._loss = loss
+            self._blobs = blobs if self.keep_blobs else {}
+        return {name: blobs[name] for name in self.outputs}
+
+    def _run(self, inputs: Mapping[str, Tensor], keep: bool) -> tuple[dict[str, Tensor], Tensor]:
+        blobs = dict(inputs)
+        loss_terms: list[Tensor] = []
+        if self._force_backward:
+            for name, blob in blobs.items():
+                if blob.is_floating_point() and not blob.requires_grad and torch.is_grad_enabled():
+                    blobs[name] = blob.detach().requires_grad_()
+        for step in self.steps:
+            layer = step.layer
+            for tie in step.views:
+                tie.apply()
+            bottoms = [blobs[name] for name in step.bottoms]
+            for index in step.detached:
+                bottoms[index] = bottoms[index].detach()
+            result = layer(*bottoms)
+            tops = (result,) if isinstance(result, Tensor) else result
+            for name, top in zip(step.tops, tops, strict=True):
+                blobs[name] = top
+            for index, weight in step.losses.items():
+                term = tops[index] if tops[index].dim() == 0 else tops[index].sum()
+                loss_terms.append(term if weight == 1 else weight * term)
+            if not keep:
+                for name in step.dead:
+                    del blobs[name]
+        return blobs, self._sum(loss_terms)
+
+    def _sum(self, terms: list[Tensor]) -> Tensor:
+        if not terms:
+            return torch.zeros((), device=self._device)
+        total = terms[0]
+        for term in terms[1:]:
+            total = total + term
+        return total
+
+    def _wrong_inputs(self, inputs: Mapping[str, Tensor]) -> ConfigError:
+        missing = [name for name in self.inputs if name not in inputs]
+        surplus = [name for name in inputs if name not in self.inputs]
+        parts = [f"input {name!r} is missing" for name in missing]
+        parts += [f"{name!r} is no input{nearest(name, self.inputs)}" for name in surplus]
+        return ConfigError(
+            f"net {self.name!r}: {'; '.join(parts)} (inputs: {', '.join(self.inputs)})"
+        )
+
+    @property
+    def loss(self) -> Tensor:
+        """The weighted loss of the last call; its ``backward()`` fills the gradients."""
+        if self._loss is None:
+            raise RuntimeError("the net has not been called yet")
+        return self._loss
+
+    @property
+    def blobs(self) -> dict[str, Tensor]:
+        """All blobs of the last call, if :attr:`keep_blobs` was set before it.
+
+        A blob rewritten in place shows its final content.
+        """
+        if not self.keep_blobs:
+            raise RuntimeError("set keep_blobs to True before calling the net")
+        return self._blobs
+
+    # -- data ------------------------------------------------------------------------------------
+
+    def next_batch(self) -> dict[str, Tensor]:
+        """The next batch of every data source, by blob name, on the net's device."""
+        batch: dict[str, Tensor] = {}
+        for step in self.sources:
+            batch.update(zip(step.tops, step.source.next(self._device), strict=True))
+        return batch
+
+    def close(self) -> None:
+        """End the data sources' threads and release their files."""
+        for step in self.sources:
+            step.source.close()
+
+    # -- parameters ------------------------------------------------------------------------------
+
+    def load(self, source: WeightsSource) -> CopyReport:
+        """Copy weights by layer name; several files (or a comma list) are applied in order.
+
+        Raises WeightsError for other shapes or counts, or when no layer matches.
+        """
+        return weights.load(self, source)
+
+    def layer_blobs(self) -> list[LayerBlobs]:
+        """The parameter blobs of every layer that has some, as they are saved."""
+        return weights.collect(self)
+
+    def save(self, path: str | Path) -> None:
+        """Write weights: a .caffemodel as Caffe writes it, HDF5 if the name ends in .h5."""
+        weights.save(self, path)
+
+    def to_message(self) -> caffe_pb2.NetParameter:
+        """The definition as built: layers of this phase only, in current form, without blobs."""
+        message = caffe_pb2.NetParameter()
+        message.CopyFrom(self.definition)
+        del message.layer[:]
+        message.layer.extend(spec.message for spec in self._specs)
+        return message
+
+    def layer(self, name: str) -> Step:
+        """The step of the layer called ``name``."""
+        for step in self.steps:
+            if step.name == name:
+                return step
+        names = [step.name for step in self.steps]
+        raise ConfigError(f"net {self.name!r} has no layer {name!r}{nearest(name, names)}")
+
+    def _share(self, other: Net) -> None:
+        """Use the parameters of the other net's layers of the same name."""
+        theirs = {step.name: step.layer for step in other.steps}
+        for step in self.steps:
+            layer = theirs.get(step.name)
+            if layer is None:
+                continue
+            for index, blob in enumerate(step.layer.blobs):
+                tensor = layer.blob(index) if index < len(layer.blobs) else None
+                own = step.layer.blob(index)
+                if tensor is None or tensor.shape != own.shape:
+                    found = "nothing" if tensor is None else list(tensor.shape)
+                    raise ConfigError(
+                        f"layer {step.name!r}: {blob.name} has shape {list(own.shape)} here and "
+                        f"{found} in the net it shares parameters with"
+                    )
+                setattr(step.layer, blob.name, tensor)
+
+    def _materialize(self) -> None:
+        by_module: dict[nn.Module, list[Tie]] = {}
+        for tie in self._ties:
+            by_module.setdefault(tie.module, []).append(tie)
+        for step in self.steps:
+            for tie in by_module.get(step.layer, ()):
+                tie.apply()  # its owner comes earlier and has its memory
+            step.layer.materialize(self._device)
+
+    def _apply(self, fn, recurse: bool = True):  # type: ignore[no-untyped-def]
+        """As torch's, which gives every tied buffer memory of its own; so tie them again."""
+        super()._apply(fn, recurse)
+        for tie in self._ties:
+            tie.apply()
+        tensors: Sequence[Tensor] = [*self.parameters(), *self.buffers()]
+        if tensors:
+            self._device = tensors[0].device
+        return self

@@ -1,0 +1,178 @@
+"""Copying weights between files and a net, by layer name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from ..proto.errors import WeightsError
+from ..proto.weights import (
+    BlobArray,
+    LayerBlobs,
+    Weights,
+    read_weights,
+    write_weights,
+    write_weights_hdf5,
+)
+
+if TYPE_CHECKING:
+    from .blueprint import Step
+    from .net import Net
+
+WeightsSource = str | Path | Weights | Sequence[str | Path]
+
+
+@dataclass(slots=True)
+class CopyReport:
+    """What loading did: names of layers copied, of source layers ignored, of layers left alone."""
+
+    source: str
+    copied: list[str] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+    untouched: list[str] = field(default_factory=list)
+    mismatched: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        lines = [f"weights from {self.source}:"]
+        for title, names in (
+            ("copied", self.copied),
+            ("in the file only", self.ignored),
+            ("left as initialised", self.untouched),
+            ("do not fit", self.mismatched),
+        ):
+            if names:
+                lines.append(f"  {title} ({len(names)}): {', '.join(names)}")
+        return "\n".join(lines)
+
+
+def load(net: Net, source: WeightsSource) -> CopyReport:
+    """Copy the blobs of every layer that ``source`` and ``net`` both have.
+
+    Several files are applied in order; the report is that of all together. Raises WeightsError,
+    before anything is changed, if a blob's shape or count differs or if nothing matches.
+    """
+    report: CopyReport | None = None
+    for each in _several(source):
+        weights = each if isinstance(each, Weights) else read_weights(each)
+        latest = _copy(net, weights)
+        if report is None:
+            report = latest
+        else:
+            report.source += f", {latest.source}"
+            report.copied += [name for name in latest.copied if name not in report.copied]
+            report.ignored += latest.ignored
+            report.untouched = [name for name in report.untouched if name in latest.untouched]
+    if report is None:
+        raise WeightsError("no weights file is given")
+    return report
+
+
+def _several(source: WeightsSource) -> Iterable[str | Path | Weights]:
+    if isinstance(source, str):
+        return [name for part in source.split(",") if (name := part.strip())]
+    if isinstance(source, Path | Weights):
+        return [source]
+    return source
+
+
+def _copy(net: Net, weights: Weights) -> CopyReport:
+    report = CopyReport(weights.name)
+    steps = {step.name: step for step in net.steps}
+    pending: list[tuple[torch.Tensor, np.ndarray]] = []
+    for layer in weights.layers:
+        step = steps.get(layer.name)
+        if step is None:
+            if layer.blobs:
+                report.ignored.append(layer.name)
+            continue
+        if not layer.blobs and not step.layer.blobs:
+            continue
+        problem = _problem(step, layer)
+        if problem:
+            report.mismatched.append(f"{layer.name} ({problem})")
+            continue
+        report.copied.append(layer.name)
+        for index, blob in enumerate(layer.blobs):
+            if blob is not None:
+                pending.append((step.layer.blob(index), blob.data))
+    copied = set(report.copied)
+    report.untouched = [
+        step.name for step in net.steps if step.layer.blobs and step.name not in copied
+    ]
+    if report.mismatched:
+        raise WeightsError(
+            f"{report}\nrename the layers that shall start anew, or give weights that fit"
+        )
+    if not report.copied:
+        known = [step.name for step in net.steps if step.layer.blobs]
+        raise WeightsError(
+            f"{weights.name}: none of its layers ({_few(each.name for each in weights.layers)}) "
+            f"is in net {net.name!r} ({_few(known)})"
+        )
+    with torch.no_grad():
+        for target, values in pending:
+            target.copy_(torch.from_numpy(np.ascontiguousarray(values)).view(target.shape))
+    return report
+
+
+def _few(names: Iterable[str]) -> str:
+    listed = list(names)
+    return ", ".join(listed[:6]) + (", ..." if len(listed) > 6 else "")
+
+
+def _problem(step: Step, layer: LayerBlobs) -> str:
+    """Why the blobs of ``layer`` cannot be those of ``step``, or an empty string."""
+    own = step.layer.blobs
+    if len(layer.blobs) != len(own):
+        return f"{len(layer.blobs)} blobs in the file, {len(own)} in the net"
+    for index, blob in enumerate(layer.blobs):
+        if blob is None:
+            continue
+        needed = tuple(step.layer.blob(index).shape)
+        found = tuple(blob.data.shape)
+        fits = legacy_equal(found, needed) if blob.legacy_shape else found == needed
+        if not fits:
+            return f"{own[index].name}: {list(found)} in the file, {list(needed)} in the net"
+    return ""
+
+
+def legacy_equal(found: Sequence[int], needed: Sequence[int]) -> bool:
+    """Whether a legacy 4-axis shape is ``needed`` when right-aligned (1x1xMxN fits MxN)."""
+    if len(needed) > 4:
+        return False
+    return tuple(found) == (1,) * (4 - len(needed)) + tuple(needed)
+
+
+def collect(net: Net, diff: bool = False) -> list[LayerBlobs]:
+    """The parameter blobs of every layer; with ``diff`` their gradients as well."""
+    layers = []
+    for step in net.steps:
+        if step.layer.blobs:
+            blobs = [_array(step, index, diff) for index in range(len(step.layer.blobs))]
+            layers.append(LayerBlobs(step.name, step.type, blobs))
+    return layers
+
+
+def _array(step: Step, index: int, diff: bool) -> BlobArray:
+    tensor = step.layer.blob(index)
+    gradient = None
+    if diff:
+        gradient = _numpy(tensor.grad if tensor.grad is not None else torch.zeros_like(tensor))
+    return BlobArray(_numpy(tensor), diff=gradient)
+
+
+def _numpy(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.detach().to("cpu", torch.float32).contiguous().numpy()
+
+
+def save(net: Net, path: str | Path) -> None:
+    """Write the net's weights as a .caffemodel, or as HDF5 if the name ends in ``.h5``."""
+    if str(path).endswith(".h5"):
+        write_weights_hdf5(path, collect(net))
+    else:
+        write_weights(path, net.to_message(), collect(net))
