@@ -30,8 +30,8 @@ class Net(nn.Module):
         share_with: a net whose parameters layers of the same name use too (a test net does so).
 
     Calling it feeds input blobs by name and gives the output blobs (those that no layer consumes)
-    by name; :attr:`loss` is then the weighted sum of the loss tops. Raises ConfigError with all faults
-    of the definition, before anything is allocated.
+    by name; :attr:`loss` is then the weighted sum of the loss tops. Raises ConfigError with all
+    faults of the definition, before anything is allocated.
     """
 
     def __init__(
