@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -73,9 +74,9 @@ class Net(nn.Module):
         self._blobs: dict[str, Tensor] = {}
         self._device = torch.device(device)
         for step in plan.steps:
-            # Not add_module: layers may be called "loss" or "data", as an attribute of the net is,
-            # or carry a dot.
-            self._modules[step.name] = step.layer
+            # Not add_module: a layer may be called as an attribute of the net is ("loss"). A dot
+            # would part the names of modules.
+            self._modules[step.name.replace(".", "_")] = step.layer
         if share_with is not None:
             self._share(share_with)
         self._materialize()
@@ -162,6 +163,10 @@ class Net(nn.Module):
         if not self.keep_blobs:
             raise RuntimeError("set keep_blobs to True before calling the net")
         return self._blobs
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies: all but what the last call left, which belongs to autograd's graph."""
+        return {**self.__dict__, "_loss": None, "_blobs": {}}
 
     # -- data ------------------------------------------------------------------------------------
 

@@ -150,6 +150,9 @@ def test_empty_net() -> None:
 
 def test_independent_faults_are_all_reported() -> None:
     faults = messages(
-        layer("a", "nothing", "x") + layer("b", "x", "y") + layer("b", "y", "z") + layer("c", "", "z")
+        layer("a", "nothing", "x")
+        + layer("b", "x", "y")
+        + layer("b", "y", "z")
+        + layer("c", "", "z")
     )
     assert len(faults) == 3
