@@ -19,9 +19,8 @@ from ..layers.registry import find
 from ..layers.source import DataSource
 from ..proto import caffe_pb2
 from ..proto.errors import ConfigError, CortadoError, DataError, Fault, LayerError
-from ..proto.files import read_net
+from ..proto.files import read_net, upgraded
 from ..proto.positions import Document
-from ..proto.upgrade import upgrade_net
 from . import backward, graph
 from .parameters import ParamRef, Tie, share_parameters
 from .state import LayerSpec, State, effective_layers, parse_phase
@@ -101,11 +100,9 @@ class Blueprint:
 
 def load_definition(source: NetSource) -> Document[caffe_pb2.NetParameter]:
     """The net definition in its current form, from a file, a message or a document."""
-    if isinstance(source, Document):
-        return source
     if isinstance(source, caffe_pb2.NetParameter):
-        return Document(upgrade_net(source))
-    return read_net(source)
+        source = Document(source)
+    return upgraded(source) if isinstance(source, Document) else read_net(source)
 
 
 def draw(
