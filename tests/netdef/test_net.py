@@ -169,7 +169,7 @@ layer { name: "ip1" type: "InnerProduct" bottom: "a" top: "x" param { name: "w" 
   inner_product_param { num_output: 4 bias_term: false weight_filler { type: "xavier" } } }
 layer { name: "ip2" type: "InnerProduct" bottom: "x" top: "y" param { name: "w" SECOND }
   inner_product_param { num_output: WIDTH bias_term: false } }
-layer { name: "loss" type: "Reduction" bottom: "y" top: "l" loss_weight: 1 }
+layer { name: "loss" type: "Power" bottom: "y" top: "l" loss_weight: 1 }
 """
 
 
