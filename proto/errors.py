@@ -8,9 +8,15 @@ returns. A prototxt's faults are collected as :class:`Fault` objects, each with 
 
 from __future__ import annotations
 
+import bisect
 import difflib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+
+#: How much of a long line an error shows: characters in all, and before the place at fault.
+EXCERPT_WIDTH = 160
+EXCERPT_BEFORE = 100
 
 
 class CortadoError(Exception):
@@ -59,11 +65,32 @@ class Source:
 
     name: str
     text: str
+    _starts: list[int] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    def _line_starts(self) -> list[int]:
+        """The offset at which each line begins, found at the first question and then kept."""
+        if not self._starts:
+            self._starts.append(0)
+            self._starts.extend(match.end() for match in re.finditer("\n", self.text))
+        return self._starts
+
+    def position(self, offset: int) -> tuple[int, int]:
+        """Line and column, both from 1, of the character at ``offset``."""
+        starts = self._line_starts()
+        line = bisect.bisect_right(starts, offset)
+        return line, offset - starts[line - 1] + 1
+
+    def locate(self, offset: int, parent: Location | None = None) -> Location:
+        """The location of the character at ``offset``."""
+        return Location(self, *self.position(offset), parent)
 
     def line(self, number: int) -> str:
         """The text of line ``number`` (from 1), without its end."""
-        lines = self.text.split("\n")
-        return lines[number - 1].rstrip("\r") if 0 < number <= len(lines) else ""
+        starts = self._line_starts()
+        if not 0 < number <= len(starts):
+            return ""
+        end = starts[number] - 1 if number < len(starts) else len(self.text)
+        return self.text[starts[number - 1] : end].rstrip("\r")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +109,16 @@ class Location:
         return f"{self.source.name}:{self.line}:{self.column}"
 
     def excerpt(self) -> str:
-        """The line and a caret under the column; tabs are kept so that the caret stays in place."""
+        """The line and a caret under the column; tabs are kept so that the caret stays in place.
+
+        Of a long line only the neighbourhood of the column is shown, and characters that cannot be
+        printed (bytes that are not UTF-8, control codes) become question marks.
+        """
         text = self.source.line(self.line)
-        lead = "".join("\t" if c == "\t" else " " for c in text[: self.column - 1])
+        first = max(0, self.column - 1 - EXCERPT_BEFORE)
+        text = text[first : first + EXCERPT_WIDTH]
+        text = "".join(c if c == "\t" or c.isprintable() else "?" for c in text)
+        lead = "".join("\t" if c == "\t" else " " for c in text[: self.column - 1 - first])
         return f"    {text}\n    {lead}^"
 
 

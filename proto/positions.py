@@ -17,28 +17,37 @@ class Node:
     """The place of one field's value; for a message value also the places of its fields.
 
     ``fields`` maps a field name to the nodes of its values in order of appearance (a repeated field
-    has one node a value). It is None for scalars.
+    has one node a value). It is None for scalars. A scalar stands where its value is written, a
+    message where the name of its field is.
     """
 
-    __slots__ = ("column", "fields", "line", "parent", "source")
+    __slots__ = ("fields", "offset", "parent", "source")
 
     def __init__(
         self,
         source: Source,
-        line: int,
-        column: int,
+        offset: int,
         fields: dict[str, list[Node]] | None = None,
         parent: Location | None = None,
     ) -> None:
         self.source = source
-        self.line = line
-        self.column = column
+        self.offset = offset
         self.fields = fields
         self.parent = parent
 
     @property
+    def line(self) -> int:
+        """The line in ``source``, from 1 (counted only when somebody asks)."""
+        return self.source.position(self.offset)[0]
+
+    @property
+    def column(self) -> int:
+        """The column in ``source``, from 1."""
+        return self.source.position(self.offset)[1]
+
+    @property
     def location(self) -> Location:
-        return Location(self.source, self.line, self.column, self.parent)
+        return self.source.locate(self.offset, self.parent)
 
     def find(self, path: str) -> Node:
         """The node at a dotted ``path`` such as ``"pooling_param.kernel_size"``.

@@ -1,0 +1,152 @@
+"""Reading nets, solvers and other messages from files, and writing them.
+
+A missing or unreadable file, a folder in its place, a text that is too large or no text at all:
+each is one ConfigError that names the path.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TypeVar
+
+from google.protobuf.message import DecodeError, Message
+
+from .atomic import write_atomically
+from .caffe_pb2 import NetParameter, SolverParameter
+from .errors import ConfigError, Fault, Location
+from .positions import Document, Node
+from .text import parse, to_text
+from .upgrade import NetUpgrade, Note, upgrade_net, upgrade_solver
+
+M = TypeVar("M", bound=Message)
+AnyPath = str | os.PathLike[str]
+
+#: Prototxt files larger than this are refused before they are read.
+MAX_TEXT_BYTES = 16 * 2**20
+#: Protobuf cannot hold a message of 2 GiB or more.
+MAX_MESSAGE_BYTES = 2**31 - 1
+
+
+def read_net(path: AnyPath) -> Document[NetParameter]:
+    """The net of a prototxt file, in the current format, with its places in the file."""
+    return upgraded(parse(read_text(path), NetParameter, os.fspath(path)))
+
+
+def read_solver(path: AnyPath) -> Document[SolverParameter]:
+    """The solver of a prototxt file, in the current format.
+
+    A missing ``snapshot_prefix`` becomes the file's path without its ending; one that is a folder
+    gets the file's name inside it (both as in Caffe).
+    """
+    document = parse(read_text(path), SolverParameter, os.fspath(path))
+    try:
+        solver = upgrade_solver(document.message)
+    except ValueError as error:
+        assert document.root is not None
+        place = document.root.find("solver_type").location
+        raise ConfigError(Fault(str(error), place)) from None
+    prefix = Path(path).with_suffix("")
+    if not solver.HasField("snapshot_prefix"):
+        solver.snapshot_prefix = str(prefix)
+    elif os.path.isdir(solver.snapshot_prefix):
+        solver.snapshot_prefix = os.path.join(solver.snapshot_prefix, prefix.name)
+    return Document(solver, document.root)
+
+
+def upgraded(document: Document[NetParameter]) -> Document[NetParameter]:
+    """``document`` in the current format; each layer keeps the place of what it was made from.
+
+    ConfigError lists what cannot be brought to the current format.
+    """
+    upgrade = upgrade_net(document.message)
+    root = document.root
+    if upgrade.refusals:
+        raise ConfigError(Fault(note.message, _place(root, note)) for note in upgrade.refusals)
+    if root is not None and upgrade.steps:
+        root = _moved(root, upgrade)
+    return Document(upgrade.net, root)
+
+
+def _place(root: Node | None, note: Note) -> Location | None:
+    if root is None:
+        return None
+    if note.origin is None:
+        return root.location
+    name, index = note.origin
+    return root.find(f"{name}.{index}").location
+
+
+def _moved(root: Node, upgrade: NetUpgrade) -> Node:
+    """The tree of places for the upgraded net."""
+    fields = dict(root.fields or {})
+    layers: list[Node] = []
+    for name, index in upgrade.origins:
+        found = root.children(name)
+        layers.append(_flattened(found[index]) if index < len(found) else root)
+    for name in ("layers", "input", "input_dim", "input_shape"):
+        fields.pop(name, None)
+    fields["layer"] = layers
+    return Node(root.source, root.offset, fields, root.parent)
+
+
+def _flattened(layer: Node) -> Node:
+    """A V0 layer's node with the fields of the layer nested in it as its own."""
+    nested = layer.children("layer")
+    if not nested:
+        return layer
+    fields = {**(nested[0].fields or {}), **(layer.fields or {})}
+    del fields["layer"]
+    return Node(layer.source, layer.offset, fields, layer.parent)
+
+
+def read_text(path: AnyPath, limit: int = MAX_TEXT_BYTES) -> str:
+    """The text of a prototxt file; its size is checked before it is read.
+
+    Bytes that are not UTF-8 come as lone surrogates: in a comment they do no harm.
+    """
+    raw = read_bytes(path, limit)
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise ConfigError(f"{path}: is UTF-16 text; save it as UTF-8")
+    if b"\0" in raw:
+        raise ConfigError(f"{path}: is a binary file, but must be prototxt (text)")
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def read_bytes(path: AnyPath, limit: int) -> bytes:
+    """The content of a file of at most ``limit`` bytes."""
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size <= limit:
+                raw = file.read(limit + 1)  # pipes have no size before they are read
+                size = len(raw)
+    except OSError as error:
+        reason = (error.strerror or "cannot be read").lower()
+        raise ConfigError(f"{path}: {reason}") from None
+    if size > limit:
+        raise ConfigError(f"{path}: is {size:,} bytes; at most {limit:,} can be read")
+    return raw
+
+
+def read_message(path: AnyPath, message_class: type[M]) -> M:
+    """A message from a binary file (a Datum, a mean image, a whole net)."""
+    message = message_class()
+    try:
+        message.ParseFromString(read_bytes(path, MAX_MESSAGE_BYTES))
+    except DecodeError:
+        name = message_class.DESCRIPTOR.name
+        raise ConfigError(f"{path}: is no {name} in binary form (or is cut off)") from None
+    return message
+
+
+def write_message(path: AnyPath, message: Message) -> None:
+    """Write ``message`` in binary form; the file appears complete or not at all."""
+    with write_atomically(path) as file:
+        file.write(message.SerializeToString(deterministic=True))
+
+
+def write_text(path: AnyPath, message: Message) -> None:
+    """Write ``message`` as prototxt; the file appears complete or not at all."""
+    with write_atomically(path) as file:
+        file.write(to_text(message).encode("utf-8"))
