@@ -113,13 +113,18 @@ class Layer(nn.Module):
     def add_blob(
         self, name: str, shape: Sequence[int], filler: Filler | None = None, learnable: bool = True
     ) -> None:
-        """Declare the next parameter blob, as attribute ``name``, without taking memory for it."""
+        """Declare the next parameter blob, as attribute ``name``, without taking memory for it.
+
+        Raises LayerError if the filler cannot fill this shape.
+        """
         empty = torch.empty(tuple(shape), device="meta")
+        filler = filler or constant(0.0)
+        filler(empty)
         if learnable:
             self.register_parameter(name, nn.Parameter(empty))
         else:
             self.register_buffer(name, empty)
-        self.blobs.append(Blob(name, filler or constant(0.0), learnable))
+        self.blobs.append(Blob(name, filler, learnable))
 
     def blob(self, index: int) -> Tensor:
         """The parameter blob at ``index`` in Caffe's order."""
