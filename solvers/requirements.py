@@ -1,4 +1,4 @@
-"""What a solver's fields must satisfy, as data: rules, policies and the solver itself list theirs."""
+"""What a solver's fields must satisfy, as data: rules, policies and the solver list theirs."""
 
 from __future__ import annotations
 
