@@ -117,7 +117,7 @@ class NetParameter(_message.Message):
     def __init__(self, name: _Optional[str] = ..., layers: _Optional[_Iterable[_Union[V1LayerParameter, _Mapping]]] = ..., input: _Optional[_Iterable[str]] = ..., input_dim: _Optional[_Iterable[int]] = ..., force_backward: bool = ..., state: _Optional[_Union[NetState, _Mapping]] = ..., debug_info: bool = ..., input_shape: _Optional[_Iterable[_Union[BlobShape, _Mapping]]] = ..., layer: _Optional[_Iterable[_Union[LayerParameter, _Mapping]]] = ...) -> None: ...
 
 class SolverParameter(_message.Message):
-    __slots__ = ("train_net", "test_net", "test_iter", "test_interval", "base_lr", "display", "max_iter", "lr_policy", "gamma", "power", "momentum", "weight_decay", "stepsize", "snapshot", "snapshot_prefix", "snapshot_diff", "solver_mode", "device_id", "test_compute_loss", "random_seed", "train_net_param", "test_net_param", "debug_info", "net", "net_param", "train_state", "test_state", "snapshot_after_train", "regularization_type", "solver_type", "delta", "test_initialization", "average_loss", "stepvalue", "clip_gradients", "iter_size", "snapshot_format", "rms_decay", "momentum2", "type", "layer_wise_reduce", "weights")
+    __slots__ = ("train_net", "test_net", "test_iter", "test_interval", "base_lr", "display", "max_iter", "lr_policy", "gamma", "power", "momentum", "weight_decay", "stepsize", "snapshot", "snapshot_prefix", "snapshot_diff", "solver_mode", "device_id", "test_compute_loss", "random_seed", "train_net_param", "test_net_param", "debug_info", "net", "net_param", "train_state", "test_state", "snapshot_after_train", "regularization_type", "solver_type", "delta", "test_initialization", "average_loss", "stepvalue", "clip_gradients", "iter_size", "snapshot_format", "rms_decay", "momentum2", "type", "layer_wise_reduce", "weights", "max_epoch", "test_epoch", "snapshot_epoch", "warmup_iter", "warmup_start", "min_lr", "restart_iter", "restart_mult", "peak_fraction", "start_divisor", "watch", "watch_net", "watch_goal", "min_improvement", "plateau_patience", "early_stop_patience", "keep_best", "param_rule", "ema_decay", "clip_layer_gradients", "gradient_noise", "trust_coefficient", "check_finite", "override")
     class SnapshotFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         HDF5: _ClassVar[SolverParameter.SnapshotFormat]
@@ -144,6 +144,14 @@ class SolverParameter(_message.Message):
     RMSPROP: SolverParameter.SolverType
     ADADELTA: SolverParameter.SolverType
     ADAM: SolverParameter.SolverType
+    class WatchGoal(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        BY_OUTPUT: _ClassVar[SolverParameter.WatchGoal]
+        MAXIMIZE: _ClassVar[SolverParameter.WatchGoal]
+        MINIMIZE: _ClassVar[SolverParameter.WatchGoal]
+    BY_OUTPUT: SolverParameter.WatchGoal
+    MAXIMIZE: SolverParameter.WatchGoal
+    MINIMIZE: SolverParameter.WatchGoal
     TRAIN_NET_FIELD_NUMBER: _ClassVar[int]
     TEST_NET_FIELD_NUMBER: _ClassVar[int]
     TEST_ITER_FIELD_NUMBER: _ClassVar[int]
@@ -186,6 +194,30 @@ class SolverParameter(_message.Message):
     TYPE_FIELD_NUMBER: _ClassVar[int]
     LAYER_WISE_REDUCE_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    MAX_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    TEST_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    WARMUP_ITER_FIELD_NUMBER: _ClassVar[int]
+    WARMUP_START_FIELD_NUMBER: _ClassVar[int]
+    MIN_LR_FIELD_NUMBER: _ClassVar[int]
+    RESTART_ITER_FIELD_NUMBER: _ClassVar[int]
+    RESTART_MULT_FIELD_NUMBER: _ClassVar[int]
+    PEAK_FRACTION_FIELD_NUMBER: _ClassVar[int]
+    START_DIVISOR_FIELD_NUMBER: _ClassVar[int]
+    WATCH_FIELD_NUMBER: _ClassVar[int]
+    WATCH_NET_FIELD_NUMBER: _ClassVar[int]
+    WATCH_GOAL_FIELD_NUMBER: _ClassVar[int]
+    MIN_IMPROVEMENT_FIELD_NUMBER: _ClassVar[int]
+    PLATEAU_PATIENCE_FIELD_NUMBER: _ClassVar[int]
+    EARLY_STOP_PATIENCE_FIELD_NUMBER: _ClassVar[int]
+    KEEP_BEST_FIELD_NUMBER: _ClassVar[int]
+    PARAM_RULE_FIELD_NUMBER: _ClassVar[int]
+    EMA_DECAY_FIELD_NUMBER: _ClassVar[int]
+    CLIP_LAYER_GRADIENTS_FIELD_NUMBER: _ClassVar[int]
+    GRADIENT_NOISE_FIELD_NUMBER: _ClassVar[int]
+    TRUST_COEFFICIENT_FIELD_NUMBER: _ClassVar[int]
+    CHECK_FINITE_FIELD_NUMBER: _ClassVar[int]
+    OVERRIDE_FIELD_NUMBER: _ClassVar[int]
     train_net: str
     test_net: _containers.RepeatedScalarFieldContainer[str]
     test_iter: _containers.RepeatedScalarFieldContainer[int]
@@ -228,7 +260,41 @@ class SolverParameter(_message.Message):
     type: str
     layer_wise_reduce: bool
     weights: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, train_net: _Optional[str] = ..., test_net: _Optional[_Iterable[str]] = ..., test_iter: _Optional[_Iterable[int]] = ..., test_interval: _Optional[int] = ..., base_lr: _Optional[float] = ..., display: _Optional[int] = ..., max_iter: _Optional[int] = ..., lr_policy: _Optional[str] = ..., gamma: _Optional[float] = ..., power: _Optional[float] = ..., momentum: _Optional[float] = ..., weight_decay: _Optional[float] = ..., stepsize: _Optional[int] = ..., snapshot: _Optional[int] = ..., snapshot_prefix: _Optional[str] = ..., snapshot_diff: bool = ..., solver_mode: _Optional[_Union[SolverParameter.SolverMode, str]] = ..., device_id: _Optional[int] = ..., test_compute_loss: bool = ..., random_seed: _Optional[int] = ..., train_net_param: _Optional[_Union[NetParameter, _Mapping]] = ..., test_net_param: _Optional[_Iterable[_Union[NetParameter, _Mapping]]] = ..., debug_info: bool = ..., net: _Optional[str] = ..., net_param: _Optional[_Union[NetParameter, _Mapping]] = ..., train_state: _Optional[_Union[NetState, _Mapping]] = ..., test_state: _Optional[_Iterable[_Union[NetState, _Mapping]]] = ..., snapshot_after_train: bool = ..., regularization_type: _Optional[str] = ..., solver_type: _Optional[_Union[SolverParameter.SolverType, str]] = ..., delta: _Optional[float] = ..., test_initialization: bool = ..., average_loss: _Optional[int] = ..., stepvalue: _Optional[_Iterable[int]] = ..., clip_gradients: _Optional[float] = ..., iter_size: _Optional[int] = ..., snapshot_format: _Optional[_Union[SolverParameter.SnapshotFormat, str]] = ..., rms_decay: _Optional[float] = ..., momentum2: _Optional[float] = ..., type: _Optional[str] = ..., layer_wise_reduce: bool = ..., weights: _Optional[_Iterable[str]] = ...) -> None: ...
+    max_epoch: float
+    test_epoch: float
+    snapshot_epoch: float
+    warmup_iter: int
+    warmup_start: float
+    min_lr: float
+    restart_iter: int
+    restart_mult: float
+    peak_fraction: float
+    start_divisor: float
+    watch: str
+    watch_net: int
+    watch_goal: SolverParameter.WatchGoal
+    min_improvement: float
+    plateau_patience: int
+    early_stop_patience: int
+    keep_best: int
+    param_rule: _containers.RepeatedCompositeFieldContainer[ParamRule]
+    ema_decay: float
+    clip_layer_gradients: float
+    gradient_noise: float
+    trust_coefficient: float
+    check_finite: bool
+    override: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, train_net: _Optional[str] = ..., test_net: _Optional[_Iterable[str]] = ..., test_iter: _Optional[_Iterable[int]] = ..., test_interval: _Optional[int] = ..., base_lr: _Optional[float] = ..., display: _Optional[int] = ..., max_iter: _Optional[int] = ..., lr_policy: _Optional[str] = ..., gamma: _Optional[float] = ..., power: _Optional[float] = ..., momentum: _Optional[float] = ..., weight_decay: _Optional[float] = ..., stepsize: _Optional[int] = ..., snapshot: _Optional[int] = ..., snapshot_prefix: _Optional[str] = ..., snapshot_diff: bool = ..., solver_mode: _Optional[_Union[SolverParameter.SolverMode, str]] = ..., device_id: _Optional[int] = ..., test_compute_loss: bool = ..., random_seed: _Optional[int] = ..., train_net_param: _Optional[_Union[NetParameter, _Mapping]] = ..., test_net_param: _Optional[_Iterable[_Union[NetParameter, _Mapping]]] = ..., debug_info: bool = ..., net: _Optional[str] = ..., net_param: _Optional[_Union[NetParameter, _Mapping]] = ..., train_state: _Optional[_Union[NetState, _Mapping]] = ..., test_state: _Optional[_Iterable[_Union[NetState, _Mapping]]] = ..., snapshot_after_train: bool = ..., regularization_type: _Optional[str] = ..., solver_type: _Optional[_Union[SolverParameter.SolverType, str]] = ..., delta: _Optional[float] = ..., test_initialization: bool = ..., average_loss: _Optional[int] = ..., stepvalue: _Optional[_Iterable[int]] = ..., clip_gradients: _Optional[float] = ..., iter_size: _Optional[int] = ..., snapshot_format: _Optional[_Union[SolverParameter.SnapshotFormat, str]] = ..., rms_decay: _Optional[float] = ..., momentum2: _Optional[float] = ..., type: _Optional[str] = ..., layer_wise_reduce: bool = ..., weights: _Optional[_Iterable[str]] = ..., max_epoch: _Optional[float] = ..., test_epoch: _Optional[float] = ..., snapshot_epoch: _Optional[float] = ..., warmup_iter: _Optional[int] = ..., warmup_start: _Optional[float] = ..., min_lr: _Optional[float] = ..., restart_iter: _Optional[int] = ..., restart_mult: _Optional[float] = ..., peak_fraction: _Optional[float] = ..., start_divisor: _Optional[float] = ..., watch: _Optional[str] = ..., watch_net: _Optional[int] = ..., watch_goal: _Optional[_Union[SolverParameter.WatchGoal, str]] = ..., min_improvement: _Optional[float] = ..., plateau_patience: _Optional[int] = ..., early_stop_patience: _Optional[int] = ..., keep_best: _Optional[int] = ..., param_rule: _Optional[_Iterable[_Union[ParamRule, _Mapping]]] = ..., ema_decay: _Optional[float] = ..., clip_layer_gradients: _Optional[float] = ..., gradient_noise: _Optional[float] = ..., trust_coefficient: _Optional[float] = ..., check_finite: bool = ..., override: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ParamRule(_message.Message):
+    __slots__ = ("pattern", "lr_mult", "decay_mult")
+    PATTERN_FIELD_NUMBER: _ClassVar[int]
+    LR_MULT_FIELD_NUMBER: _ClassVar[int]
+    DECAY_MULT_FIELD_NUMBER: _ClassVar[int]
+    pattern: str
+    lr_mult: float
+    decay_mult: float
+    def __init__(self, pattern: _Optional[str] = ..., lr_mult: _Optional[float] = ..., decay_mult: _Optional[float] = ...) -> None: ...
 
 class SolverState(_message.Message):
     __slots__ = ("iter", "learned_net", "history", "current_step")

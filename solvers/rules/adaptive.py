@@ -1,0 +1,73 @@
+"""AdaGrad, RMSProp and AdaDelta: a rate for each weight from the squares of its gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from ..requirements import at_least, fraction, zero
+from .base import Step, Tensors, register
+
+_DELTA = at_least("delta", 0, optional=True)
+
+
+def _descend(parameters: Tensors, gradients: Tensors, squares: Tensors, step: Step) -> None:
+    """w = w - rate * g / (sqrt(h) + delta)."""
+    divisors = torch._foreach_sqrt(squares)
+    torch._foreach_add_(divisors, step.solver.delta)
+    torch._foreach_addcdiv_(parameters, gradients, divisors, value=-step.rate)
+
+
+@register("AdaGrad", slots=1, requirements=(zero("momentum"), _DELTA))
+def adagrad(
+    parameters: Tensors, gradients: Tensors, history: Sequence[Tensors], step: Step
+) -> None:
+    """h = h + g^2; w = w - rate * g / (sqrt(h) + delta) (Duchi, Hazan and Singer, 2011)."""
+    (squares,) = history
+    if parameters[0].device.type == "cpu":
+        torch._fused_adagrad_(
+            parameters,
+            gradients,
+            squares,
+            [torch.ones(())] * len(parameters),
+            lr=step.rate,
+            lr_decay=0.0,
+            weight_decay=0.0,
+            eps=step.solver.delta,
+            maximize=False,
+        )
+        return
+    torch._foreach_addcmul_(squares, gradients, gradients)
+    _descend(parameters, gradients, squares, step)
+
+
+@register("RMSProp", slots=1, requirements=(zero("momentum"), fraction("rms_decay"), _DELTA))
+def rmsprop(
+    parameters: Tensors, gradients: Tensors, history: Sequence[Tensors], step: Step
+) -> None:
+    """h = rms_decay * h + (1 - rms_decay) * g^2; w = w - rate * g / (sqrt(h) + delta)."""
+    (squares,) = history
+    decay = step.solver.rms_decay
+    torch._foreach_mul_(squares, decay)
+    torch._foreach_addcmul_(squares, gradients, gradients, value=1 - decay)
+    _descend(parameters, gradients, squares, step)
+
+
+@register("AdaDelta", slots=2, requirements=(fraction("momentum"), _DELTA))
+def adadelta(
+    parameters: Tensors, gradients: Tensors, history: Sequence[Tensors], step: Step
+) -> None:
+    """h1 = m * h1 + (1 - m) * g^2; u = g * sqrt((h2 + delta) / (h1 + delta));
+    h2 = m * h2 + (1 - m) * u^2; w = w - rate * u, with m the momentum (Zeiler, 2012)."""
+    squares, updates = history
+    momentum, delta = step.solver.momentum, step.solver.delta
+    torch._foreach_mul_(squares, momentum)
+    torch._foreach_addcmul_(squares, gradients, gradients, value=1 - momentum)
+    change = torch._foreach_add(updates, delta)
+    torch._foreach_div_(change, torch._foreach_add(squares, delta))
+    torch._foreach_sqrt_(change)
+    torch._foreach_mul_(change, gradients)
+    torch._foreach_mul_(updates, momentum)
+    torch._foreach_addcmul_(updates, change, change, value=1 - momentum)
+    torch._foreach_add_(parameters, change, alpha=-step.rate)
