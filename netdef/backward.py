@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .blueprint import Step
+    from .steps import Step
 
 
 def mark(steps: Sequence[Step], fed: Iterable[str], force: bool) -> None:

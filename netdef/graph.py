@@ -41,7 +41,6 @@ def connect(specs: Sequence[LayerSpec], faults: list[Fault]) -> list[Wire]:
     """Check names and connections; one wire a layer, in running order."""
     if not specs:
         faults.append(Fault("the net has no layers in this phase, level and stages"))
-    _check_names(specs, faults)
     producers: dict[str, LayerSpec] = {}
     all_tops = {top for spec in specs for top in spec.message.top}
     wires = []
@@ -92,21 +91,6 @@ def last_uses(wires: Sequence[Wire], kept: Sequence[str]) -> list[list[str]]:
         if blob not in kept:
             dead[index].append(blob)
     return dead
-
-
-def _check_names(specs: Sequence[LayerSpec], faults: list[Fault]) -> None:
-    first: dict[str, LayerSpec] = {}
-    for spec in specs:
-        if spec.name in first:
-            faults.append(
-                spec.fault(
-                    "another layer in this phase has the same name",
-                    "name",
-                    ("the first one is here", first[spec.name]),
-                )
-            )
-        else:
-            first[spec.name] = spec
 
 
 def _missing_bottom(

@@ -14,8 +14,9 @@ from ..proto import caffe_pb2
 from ..proto.errors import ConfigError, nearest
 from ..proto.weights import LayerBlobs
 from . import blueprint, memory, weights
-from .blueprint import NetSource, SourceStep, Step
+from .blueprint import NetSource
 from .parameters import ParamRef, Tie
+from .steps import SourceStep, Step
 from .weights import CopyReport, WeightsSource
 
 
@@ -67,7 +68,7 @@ class Net(nn.Module):
         }
         #: Keep every blob of the last forward pass in :attr:`blobs` (takes their memory).
         self.keep_blobs = False
-        self._specs = [wire.spec for wire in plan.wires]
+        self._messages = [each.spec.message for each in plan.order]
         self._force_backward: bool = plan.message.force_backward
         self._ties: list[Tie] = plan.ties
         self._loss: Tensor | None = None
@@ -76,7 +77,7 @@ class Net(nn.Module):
         for step in plan.steps:
             # Not add_module: a layer may be called as an attribute of the net is ("loss"). A dot
             # would part the names of modules.
-            self._modules[step.name.replace(".", "_")] = step.layer
+            self._modules[self._module_name(step)] = step.layer
         if share_with is not None:
             self._share(share_with)
         self._materialize()
@@ -204,7 +205,7 @@ class Net(nn.Module):
         message = caffe_pb2.NetParameter()
         message.CopyFrom(self.definition)
         del message.layer[:]
-        message.layer.extend(spec.message for spec in self._specs)
+        message.layer.extend(self._messages)
         return message
 
     def layer(self, name: str) -> Step:
@@ -214,6 +215,13 @@ class Net(nn.Module):
                 return step
         names = [step.name for step in self.steps]
         raise ConfigError(f"net {self.name!r} has no layer {name!r}{nearest(name, names)}")
+
+    def _module_name(self, step: Step) -> str:
+        """A name for the step's module: the layer's, but free of dots and not used before."""
+        name = step.name.replace(".", "_")
+        while name in self._modules:
+            name += "_"
+        return name
 
     def _share(self, other: Net) -> None:
         """Use the parameters of the other net's layers of the same name."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,6 +13,9 @@ from ..layers.base import Layer
 from ..proto import caffe_pb2
 from ..proto.errors import Fault
 from .state import LayerSpec
+
+if TYPE_CHECKING:
+    from .steps import Step
 
 
 @dataclass(slots=True)
@@ -87,9 +91,9 @@ class _Shared:
 
 
 def share_parameters(
-    modules: Sequence[tuple[LayerSpec, Layer]], force_backward: bool, faults: list[Fault]
+    steps: Sequence[Step], force_backward: bool, faults: list[Fault]
 ) -> tuple[list[ParamRef], list[Tie]]:
-    """List the learnable blobs of ``modules``, and the ties between those that share a name.
+    """List the learnable blobs of ``steps``, and the ties between those that share a name.
 
     The first layer to use a name owns the parameter; with `share_mode: PERMISSIVE` a later one may
     see it in another shape of the same count. Gradients are asked for where `lr_mult` is not 0.
@@ -97,7 +101,8 @@ def share_parameters(
     params: list[ParamRef] = []
     ties: list[Tie] = []
     named: dict[str, _Shared] = {}
-    for spec, layer in modules:
+    for step in steps:
+        spec, layer = step.spec, step.layer
         declared = spec.message.param
         if len(declared) > len(layer.blobs):
             faults.append(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ..layers.base import Shape
 from .blueprint import Blueprint
 from .memory import BYTES_PER_ELEMENT
+from .steps import SourceStep, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,34 +35,28 @@ def summarize(plan: Blueprint) -> list[LayerSummary]:
     owned: dict[str, int] = {}
     for param in plan.params:
         owned[param.layer] = owned.get(param.layer, 0) + param.tensor.numel()
-    rows: dict[str, LayerSummary] = {}
-    for source in plan.sources:
-        rows[source.name] = LayerSummary(
-            source.name,
-            source.type,
-            (),
-            source.tops,
-            source.top_shapes,
-            0,
-            0,
-            sum(map(math.prod, source.top_shapes)) * BYTES_PER_ELEMENT,
-            False,
-        )
-    for step in plan.steps:
-        fresh = sum(
-            math.prod(shape)
-            for index, shape in enumerate(step.top_shapes)
-            if index not in step.in_place
-        )
-        rows[step.name] = LayerSummary(
-            step.name,
-            step.type,
-            step.bottoms,
-            step.tops,
-            step.top_shapes,
-            owned.get(step.name, 0),
-            step.layer.macs(step.bottom_shapes, step.top_shapes),
-            fresh * BYTES_PER_ELEMENT,
-            step.needs_backward,
-        )
-    return [rows[wire.name] for wire in plan.wires]
+    return [
+        _of_step(each, owned.get(each.name, 0)) if isinstance(each, Step) else _of_source(each)
+        for each in plan.order
+    ]
+
+
+def _of_source(source: SourceStep) -> LayerSummary:
+    elements = sum(map(math.prod, source.top_shapes))
+    return LayerSummary(
+        source.name, source.type, (), source.tops, source.top_shapes,
+        parameters=0, macs=0, bytes=elements * BYTES_PER_ELEMENT, needs_backward=False,
+    )  # fmt: skip
+
+
+def _of_step(step: Step, parameters: int) -> LayerSummary:
+    fresh = sum(
+        math.prod(shape) for i, shape in enumerate(step.top_shapes) if i not in step.in_place
+    )
+    return LayerSummary(
+        step.name, step.type, step.bottoms, step.tops, step.top_shapes,
+        parameters=parameters,
+        macs=step.layer.macs(step.bottom_shapes, step.top_shapes),
+        bytes=fresh * BYTES_PER_ELEMENT,
+        needs_backward=step.needs_backward,
+    )  # fmt: skip

@@ -21,8 +21,8 @@ from ..proto.weights import (
 )
 
 if TYPE_CHECKING:
-    from .blueprint import Step
     from .net import Net
+    from .steps import Step
 
 WeightsSource = str | Path | Weights | Sequence[str | Path]
 

@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from cortado.netdef import Net
+from cortado.netdef.blueprint import draw
 from cortado.proto import caffe_pb2
 from cortado.proto.errors import ConfigError, ResourceError
 from cortado.proto.text import parse
@@ -304,3 +305,17 @@ def test_weights_round_trip(tmp_path) -> None:  # type: ignore[no-untyped-def]
         assert report.copied == ["conv1", "ip"]
         for mine, theirs in zip(first.params, second.params, strict=True):
             assert torch.equal(mine.tensor, theirs.tensor)
+
+
+def test_two_layers_with_weights_must_not_have_one_name() -> None:
+    (fault,) = faults(LENET.replace('name: "ip"', 'name: "conv1"'))
+    assert "same name" in fault
+    assert "the first one is here" in fault
+
+
+def test_two_layers_without_weights_may_share_a_name() -> None:
+    plan = draw(
+        parse(LENET.replace('name: "relu1"', 'name: "pool1"'), caffe_pb2.NetParameter), "TRAIN"
+    )
+    assert len(plan.warnings) == 1
+    assert net(text)(**batch())["loss"].isfinite()

@@ -1,6 +1,7 @@
 """Layers for the Python-layer golden cases (plain caffe.Layer API)."""
 
 import json
+
 import caffe
 import numpy as np
 

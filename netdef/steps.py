@@ -1,0 +1,62 @@
+"""The layers of a net in their places, ready to run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..layers.base import Layer, Shape
+from ..layers.source import DataSource
+from .parameters import Tie
+from .state import LayerSpec
+
+
+@dataclass(slots=True)
+class Step:
+    """One layer in running order: what it consumes and produces, and what follows from that.
+
+    ``detached`` are the indices of bottoms into which no gradient flows; ``losses`` maps the index
+    of a top to its non-zero weight in the net's loss; ``dead`` are the blobs nobody needs after it;
+    ``views`` are shared parameters that must be seen in another shape in every pass.
+    """
+
+    spec: LayerSpec
+    layer: Layer
+    bottoms: tuple[str, ...]
+    tops: tuple[str, ...]
+    bottom_shapes: tuple[Shape, ...]
+    top_shapes: tuple[Shape, ...]
+    in_place: frozenset[int] = frozenset()
+    detached: frozenset[int] = frozenset()
+    losses: dict[int, float] = field(default_factory=dict)
+    dead: tuple[str, ...] = ()
+    needs_backward: bool = False
+    views: tuple[Tie, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    @property
+    def type(self) -> str:
+        return self.spec.message.type
+
+
+@dataclass(slots=True)
+class SourceStep:
+    """One data source: the blobs it feeds."""
+
+    spec: LayerSpec
+    source: DataSource
+    tops: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    @property
+    def type(self) -> str:
+        return self.spec.message.type
+
+    @property
+    def top_shapes(self) -> tuple[Shape, ...]:
+        return self.source.shapes
