@@ -314,8 +314,7 @@ def test_two_layers_with_weights_must_not_have_one_name() -> None:
 
 
 def test_two_layers_without_weights_may_share_a_name() -> None:
-    plan = draw(
-        parse(LENET.replace('name: "relu1"', 'name: "pool1"'), caffe_pb2.NetParameter), "TRAIN"
-    )
+    text = LENET.replace('name: "relu1"', 'name: "pool1"')
+    plan = draw(parse(text, caffe_pb2.NetParameter), "TRAIN")
     assert len(plan.warnings) == 1
     assert net(text)(**batch())["loss"].isfinite()
