@@ -71,7 +71,9 @@ def walk(view: memoryview, start: int, end: int) -> Iterator[Span]:
             raise WireError(f"there is no field at byte {tag:,}")
         if position > end:
             missing = position - end
-            raise WireError(f"the field at byte {tag:,} needs {missing:,} bytes more: it is cut off")
+            raise WireError(
+                f"the field at byte {tag:,} needs {missing:,} bytes more: it is cut off"
+            )
         yield Span(number, kind, tag, begin, position, value)
 
 
