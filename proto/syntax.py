@@ -16,6 +16,7 @@ line, with C's escapes; strings next to each other are joined.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -122,10 +123,8 @@ def read(source: Source) -> tuple[Block, list[Problem]]:
     """The tree of ``source``'s fields, and the syntax faults in the order of the text."""
     reader = _Reader(source.text)
     root = Block(0)
-    try:
+    with contextlib.suppress(TooManyFaultsError):
         reader.read_fields(root, None)
-    except TooManyFaultsError:
-        pass
     return root, reader.problems
 
 

@@ -47,9 +47,7 @@ def to_text(message: Message) -> str:
     return text_format.MessageToString(message)
 
 
-def build(
-    tree: Block, message_class: type[M], source: Source
-) -> tuple[Document[M], list[Problem]]:
+def build(tree: Block, message_class: type[M], source: Source) -> tuple[Document[M], list[Problem]]:
     """The message of a syntax tree, and what in the tree does not fit the message's schema."""
     builder = _Builder(source)
     message = message_class()
