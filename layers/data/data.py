@@ -98,9 +98,7 @@ class _Entries:
         self._records = database.records(position.after)
         if position.after:
             # The records start at the key that was delivered last, if it is still there.
-            self._records = (
-                entry for entry in self._records if bytes(entry[0]) != position.after
-            )
+            self._records = (entry for entry in self._records if bytes(entry[0]) != position.after)
         if skipped:
             self.take(skipped)
 

@@ -124,8 +124,7 @@ def check(data_file: Path) -> Meta:
     needed = (newest.last_page + 1) * newest.page_size
     if size < needed:
         raise DataError(
-            f"{data_file}: the file is truncated: it has {size:,} bytes, "
-            f"its header says {needed:,}"
+            f"{data_file}: the file is truncated: it has {size:,} bytes, its header says {needed:,}"
         )
     return newest
 

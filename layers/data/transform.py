@@ -145,9 +145,7 @@ class Transform:
             return channels, self.crop_size, self.crop_size
         return shape
 
-    def draws(
-        self, seed: int, epochs: NDArray[np.int64], indices: NDArray[np.int64]
-    ) -> list[Draw]:
+    def draws(self, seed: int, epochs: NDArray[np.int64], indices: NDArray[np.int64]) -> list[Draw]:
         """The random words of the samples at ``indices`` of ``epochs``."""
         if not (self._random_crop or self._mirror):
             return [Draw()] * len(indices)
