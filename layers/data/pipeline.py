@@ -1,0 +1,240 @@
+"""From samples to batches: what the threads of an image source run."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ...proto.errors import DataError
+from .buffers import BufferPool
+from .transform import Draw, Picture, Transform, Window
+
+logger = logging.getLogger(__name__)
+
+S = TypeVar("S")
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where the next sample stands: its epoch, its number within it, and the key before it."""
+
+    epoch: int = 0
+    index: int = 0
+    after: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Job(Generic[S]):
+    """The samples of a batch, the epoch and index of each, and the position after them."""
+
+    samples: list[S]
+    epochs: NDArray[np.int64]
+    indices: NDArray[np.int64]
+    after: Position
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A batch on its device. ``event`` is set where a CUDA stream may still be working on it."""
+
+    tops: tuple[Tensor, ...]
+    after: Position
+    event: torch.cuda.Event | None = None
+
+
+class Sampler(Protocol[S]):
+    """Says which samples come, and reads one."""
+
+    def take(self, count: int) -> Job[S]:
+        """The next ``count`` samples, wrapping to the next epoch at the end."""
+        ...
+
+    def read(self, sample: S) -> tuple[Picture, int | None]:
+        """Image and label (None if it has none); DataError if the sample is bad."""
+        ...
+
+    def describe(self, sample: S) -> str:
+        """How errors name the sample: its key and database, or its file and line."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """Which labels are allowed; without ``num_classes`` every label is."""
+
+    num_classes: int | None = None
+    ignored: int | None = None
+
+    def check(self, label: int | None) -> float:
+        """The label as delivered; DataError if it is not allowed. A missing one counts as 0."""
+        if self.num_classes is not None and (label is None or label != self.ignored):
+            if label is None:
+                raise DataError(f"it has no label (must be from 0 to {self.num_classes - 1})")
+            if not 0 <= label < self.num_classes:
+                raise DataError(
+                    f"label {label} is out of range (must be from 0 to {self.num_classes - 1} "
+                    f"for {self.num_classes} classes)"
+                )
+        return float(label or 0)
+
+
+class Skips:
+    """Counts the bad samples that were passed over, and refuses more than ``allowed``."""
+
+    def __init__(self, allowed: int) -> None:
+        self.allowed = allowed
+        self.count = 0
+        self._lock = threading.Lock()
+
+    def note(self, error: DataError) -> None:
+        """Log one more; raises ``error`` if that is too many."""
+        with self._lock:
+            self.count += 1
+            if self.count > self.allowed:
+                raise error
+        logger.warning("skipped %d of at most %d: %s", self.count, self.allowed, error)
+
+
+class Pipeline(Generic[S]):
+    """Plans and loads the batches of one run of a source.
+
+    ``shape`` is that of one transformed image; with ``varies`` a batch (of one image) takes the
+    shape of its image instead. ``as_bytes`` keeps images as bytes until they are on the device.
+    ``labels`` None leaves the label top out.
+    """
+
+    def __init__(
+        self,
+        sampler: Sampler[S],
+        transform: Transform,
+        *,
+        batch_size: int,
+        shape: tuple[int, int, int],
+        seed: int,
+        device: torch.device,
+        pool: BufferPool,
+        as_bytes: bool,
+        varies: bool,
+        labels: Labels | None,
+        skips: Skips,
+    ) -> None:
+        self._sampler = sampler
+        self._transform = transform
+        self._batch_size = batch_size
+        self._shape = shape
+        self._seed = seed
+        self._device = device
+        self._pool = pool
+        self._as_bytes = as_bytes
+        self._varies = varies
+        self._labels = labels
+        self._skips = skips
+        self._streams = threading.local()
+
+    def plan(self) -> Job[S]:
+        """The samples of the next batch."""
+        return self._sampler.take(self._batch_size)
+
+    def load(self, job: Job[S]) -> Ready:
+        """Read, transform and upload a batch. A skipped sample repeats its neighbour."""
+        batch = _HostBatch(len(job.samples))
+        draws = self._transform.draws(self._seed, job.epochs, job.indices)
+        bad: list[int] = []
+        for place, (sample, draw) in enumerate(zip(job.samples, draws, strict=True)):
+            try:
+                self._load_one(batch, place, sample, draw)
+            except DataError as error:
+                self._skips.note(DataError(f"{self._sampler.describe(sample)}: {error}"))
+                bad.append(place)
+        batch.replace(bad)
+        return self._upload(batch, job.after)
+
+    def _load_one(self, batch: _HostBatch, place: int, sample: S, draw: Draw) -> None:
+        picture, label = self._sampler.read(sample)
+        shape = picture.shape
+        if shape != batch.picture_shape:
+            top_shape = self._top_shape(shape)
+            if batch.pixels is None:
+                dtype = np.uint8 if self._as_bytes else np.float32
+                batch.pixels = self._pool.take((self._batch_size, *top_shape), dtype)
+            batch.picture_shape = shape
+        assert batch.pixels is not None
+        if self._labels is not None:
+            batch.labels[place] = self._labels.check(label)
+        window = self._transform.window(draw, shape[1], shape[2])
+        batch.windows[place] = window
+        if not self._as_bytes:
+            self._transform.write(picture, window, batch.pixels[place])
+        elif picture.pixels.dtype == np.uint8:
+            self._transform.write_bytes(picture, window, batch.pixels[place])
+        else:
+            raise DataError("it has float_data, but the first record has bytes")
+
+    def _top_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        top_shape = self._transform.top_shape(shape)
+        if top_shape != self._shape and not (self._varies and top_shape[0] == self._shape[0]):
+            raise DataError(
+                f"the image is {_text(shape)}, which makes {_text(top_shape)}; every image must "
+                f"make {_text(self._shape)} like the first one (channels x height x width)"
+            )
+        return top_shape
+
+    def _upload(self, batch: _HostBatch, after: Position) -> Ready:
+        assert batch.pixels is not None
+        pixels, labels = torch.from_numpy(batch.pixels), torch.from_numpy(batch.labels)
+        if self._device.type != "cuda":
+            data = self._transform.finish(pixels, batch.windows) if self._as_bytes else pixels
+            return Ready(self._tops(data.to(self._device), labels.to(self._device)), after)
+        with torch.cuda.stream(self._stream()):
+            data = pixels.to(self._device, non_blocking=True)
+            if self._as_bytes:
+                data = self._transform.finish(data, batch.windows)
+            tops = self._tops(data, labels.to(self._device))
+            event = torch.cuda.Event()
+            event.record()
+        # The host's buffer goes back to the pool when this returns: the copy must be over by then.
+        event.synchronize()
+        return Ready(tops, after, event)
+
+    def _tops(self, data: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+        return (data,) if self._labels is None else (data, labels)
+
+    def _stream(self) -> torch.cuda.Stream:
+        if not hasattr(self._streams, "own"):
+            self._streams.own = torch.cuda.Stream(self._device)
+        return self._streams.own
+
+
+class _HostBatch:
+    """A batch in the making; its memory is taken when its first image tells the shape."""
+
+    def __init__(self, size: int) -> None:
+        self.pixels: NDArray | None = None
+        self.picture_shape: tuple[int, int, int] | None = None
+        self.labels = np.zeros(size, np.float32)
+        self.windows = [Window(0, 0, False)] * size
+
+    def replace(self, bad: Sequence[int]) -> None:
+        """Fill each bad place with the nearest good one before it, else after it."""
+        if not bad:
+            return
+        good = sorted(set(range(len(self.windows))) - set(bad))
+        if not good or self.pixels is None:
+            raise DataError(f"all {len(self.windows)} samples of a batch are bad")
+        for place in bad:
+            source = max((each for each in good if each < place), default=good[0])
+            self.pixels[place] = self.pixels[source]
+            self.labels[place] = self.labels[source]
+            self.windows[place] = self.windows[source]
+
+
+def _text(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))

@@ -1,0 +1,138 @@
+"""What the sources that prepare images in the background have in common."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..base import Shape, between
+from ..source import DataSource
+from .buffers import BufferPool
+from .counter_random import named_seed
+from .pipeline import Job, Labels, Pipeline, Position, Ready, Sampler, Skips
+from .prefetch import Prefetcher, available_cores
+from .transform import Picture, Transform
+
+S = TypeVar("S")
+
+
+class PrefetchedSource(DataSource, Generic[S]):
+    """Images and labels, read and transformed by threads that start with the first batch.
+
+    ``first`` is the first image: it settles the shape of the tops. ``prefetch`` batches are
+    prepared ahead. Set before the first batch: ``num_classes`` (labels outside [0, num_classes)
+    other than ``ignore_label`` are then refused), ``max_skipped`` (how many bad records may be
+    passed over, each with a warning; 0 raises at the first) and ``threads``.
+    """
+
+    tops = between(1, 2)
+
+    def __init__(
+        self,
+        first: Picture,
+        transform: Transform,
+        *,
+        batch_size: int,
+        num_tops: int,
+        prefetch: int,
+        name: str,
+    ) -> None:
+        self._transform = transform
+        self._image_shape = transform.top_shape(first.shape)
+        self._has_bytes = first.pixels.dtype == np.uint8
+        self._batch_size = batch_size
+        self._name = name
+        self._prefetch = max(1, prefetch)
+        self._wants_labels = num_tops > 1
+        data: Shape = (batch_size, *self._image_shape)
+        self.shapes = (data, (batch_size,)) if self._wants_labels else (data,)
+        self.num_classes: int | None = None
+        self.ignore_label: int | None = None
+        self.max_skipped = 0
+        self.threads: int | None = None
+        self._seed = 0
+        self._position: Position | None = None
+        self._running: Prefetcher[Job[S], Ready] | None = None
+        self._device: torch.device | None = None
+
+    @abstractmethod
+    def _sampler(self, position: Position | None, seed: int) -> Sampler[S]:
+        """Samples from ``position`` on; None is the beginning."""
+
+    def next(self, device: torch.device) -> tuple[Tensor, ...]:
+        if self._running is None or device != self._device:
+            self._start(device)
+        assert self._running is not None
+        try:
+            batch = self._running.next()
+        except BaseException:
+            self.close()
+            raise
+        self._position = batch.after
+        if batch.event is not None:
+            stream = torch.cuda.current_stream(device)
+            stream.wait_event(batch.event)
+            for top in batch.tops:
+                top.record_stream(stream)
+        return batch.tops
+
+    def _start(self, device: torch.device) -> None:
+        self.close()
+        threads = min(self.threads or available_cores(), self._prefetch)
+        on_cuda = device.type == "cuda"
+        seed = named_seed(self._seed, self._name)
+        pipeline = Pipeline(
+            self._sampler(self._position, seed),
+            self._transform,
+            batch_size=self._batch_size,
+            shape=self._image_shape,
+            seed=seed,
+            device=device,
+            pool=BufferPool(spare=self._prefetch + threads + 2, pinned=on_cuda),
+            # A quarter of the bytes to copy; the device then has the arithmetic for free.
+            as_bytes=on_cuda and self._has_bytes,
+            varies=self._batch_size == 1,
+            labels=Labels(self.num_classes, self.ignore_label) if self._wants_labels else None,
+            skips=Skips(self.max_skipped),
+        )
+        self._device = device
+        self._running = Prefetcher(
+            pipeline.plan,
+            pipeline.load,
+            depth=self._prefetch,
+            threads=threads,
+            name=f"layer {self._name!r}",
+        )
+
+    def seed(self, seed: int) -> None:
+        self.close()
+        self._seed = seed
+
+    def state_dict(self) -> dict[str, Any]:
+        position = self._position
+        if position is None:
+            return {"seed": self._seed}
+        return {
+            "seed": self._seed,
+            "epoch": position.epoch,
+            "index": position.index,
+            "after": position.after.decode("latin-1"),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.close()
+        self._seed = int(state["seed"])
+        self._position = None
+        if "epoch" in state:
+            self._position = Position(
+                int(state["epoch"]), int(state["index"]), str(state["after"]).encode("latin-1")
+            )
+
+    def close(self) -> None:
+        if self._running is not None:
+            self._running.close()
+            self._running = None

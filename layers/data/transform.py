@@ -1,0 +1,266 @@
+"""transform_param: crop, mirror, mean and scale of images, in Caffe's order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ...proto import caffe_pb2
+from ...proto.errors import DataError, LayerError
+from ..base import TRAIN
+from . import image as images
+from .counter_random import Purpose, below, words
+
+Pixels = NDArray[np.uint8] | NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """The random words of one sample; its window follows from them and the size of its image."""
+
+    row: int = 0
+    column: int = 0
+    mirror: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The part of an image that is taken, and whether it is mirrored."""
+
+    row: int
+    column: int
+    mirror: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An image as it comes: (channels, height, width), or (height, width, channels) if decoded."""
+
+    pixels: Pixels
+    interleaved: bool = False
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width."""
+        first, second, third = self.pixels.shape
+        return (third, first, second) if self.interleaved else (first, second, third)
+
+    def crops(self, window: Window, height: int, width: int) -> Sequence[Pixels]:
+        """The window of each channel, not mirrored."""
+        rows = slice(window.row, window.row + height)
+        columns = slice(window.column, window.column + width)
+        if self.interleaved:
+            return cv2.split(self.pixels[rows, columns])
+        return [plane[rows, columns] for plane in self.pixels]
+
+
+class Transform:
+    """(pixel - mean) * scale over a window of the image, as in Caffe's DataTransformer.
+
+    ``crop_size`` takes a square: anywhere in the image in TRAIN, at floor((size - crop) / 2) in
+    TEST. ``mirror`` flips each sample with probability 1/2, in both phases. ``mean`` is an image
+    (channels, height, width), of which the same window is subtracted, or one value or a value for
+    each channel. ``force_color`` and ``force_gray`` only affect encoded images.
+    """
+
+    def __init__(
+        self,
+        phase: int,
+        *,
+        scale: float = 1.0,
+        mirror: bool = False,
+        crop_size: int = 0,
+        mean_image: NDArray[np.float32] | None = None,
+        mean_values: Sequence[float] = (),
+        mean_name: str = "the mean image",
+        mode: int = images.NATIVE,
+    ) -> None:
+        self.crop_size = crop_size
+        self.mode = mode
+        self._random_crop = phase == TRAIN and crop_size > 0
+        self._mirror = mirror
+        self._scale = np.float32(scale)
+        self._mean_image = mean_image
+        self._mirrored_mean = (
+            None if mean_image is None else np.ascontiguousarray(mean_image[:, :, ::-1])
+        )
+        self._mean_name = mean_name
+        self._mean_values = tuple(np.float32(value) for value in mean_values)
+        self._device_means: dict[torch.device, Tensor] = {}
+
+    @classmethod
+    def from_message(cls, message: caffe_pb2.TransformationParameter, phase: int) -> Transform:
+        """Read a transform_param; LayerError for fields that contradict each other."""
+        if message.mean_file and message.mean_value:
+            raise LayerError(
+                f"give either mean_file ({message.mean_file!r}) or mean_value "
+                f"({list(message.mean_value)}), got both",
+                "transform_param.mean_value",
+            )
+        if message.force_color and message.force_gray:
+            raise LayerError("give either force_color or force_gray, got both", "transform_param")
+        mode = images.COLOR if message.force_color else images.NATIVE
+        return cls(
+            phase,
+            scale=message.scale,
+            mirror=message.mirror,
+            crop_size=message.crop_size,
+            mean_image=read_mean(message.mean_file) if message.mean_file else None,
+            mean_values=message.mean_value,
+            mean_name=message.mean_file,
+            mode=images.GRAY if message.force_gray else mode,
+        )
+
+    def top_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Shape of the result for an image of ``shape``, (channels, height, width).
+
+        Raises DataError, naming both sizes, for an image smaller than the crop, or a mean that does
+        not fit the image.
+        """
+        channels, height, width = shape
+        if self.crop_size > min(height, width):
+            raise DataError(
+                f"crop_size {self.crop_size} is larger than the image of {height}x{width} "
+                "(height x width)"
+            )
+        if self._mean_image is not None and self._mean_image.shape != shape:
+            raise DataError(
+                f"{self._mean_name} is {_text(self._mean_image.shape)}, the image is {_text(shape)} "
+                "(channels x height x width); they must be equal"
+            )
+        if len(self._mean_values) not in (0, 1, channels):
+            raise DataError(
+                f"{len(self._mean_values)} values of mean_value are given for an image of "
+                f"{channels} channels (must be one, or one for each channel)"
+            )
+        if self.crop_size:
+            return channels, self.crop_size, self.crop_size
+        return shape
+
+    def draws(self, seed: int, epochs: NDArray[np.int64], indices: NDArray[np.int64]) -> list[Draw]:
+        """The random words of the samples at ``indices`` of ``epochs``."""
+        if not (self._random_crop or self._mirror):
+            return [Draw()] * len(indices)
+        rows, columns, mirrors = (
+            words(seed, purpose, epochs, indices).tolist()
+            for purpose in (Purpose.ROW, Purpose.COLUMN, Purpose.MIRROR)
+        )
+        return [
+            Draw(row, column, self._mirror and mirror >= 1 << 63)
+            for row, column, mirror in zip(rows, columns, mirrors, strict=True)
+        ]
+
+    def window(self, draw: Draw, height: int, width: int) -> Window:
+        """The window that ``draw`` takes of an image of ``height`` and ``width``."""
+        if not self.crop_size:
+            return Window(0, 0, draw.mirror)
+        free_rows, free_columns = height - self.crop_size, width - self.crop_size
+        if not self._random_crop:
+            return Window(free_rows // 2, free_columns // 2, draw.mirror)
+        return Window(
+            below(draw.row, free_rows + 1), below(draw.column, free_columns + 1), draw.mirror
+        )
+
+    def write(self, picture: Picture, window: Window, out: NDArray[np.float32]) -> None:
+        """Write the transformed window into ``out``, (channels, height, width)."""
+        size = out.shape[1:]
+        for channel, crop in enumerate(picture.crops(window, *size)):
+            target = out[channel]
+            if window.mirror:
+                crop = cv2.flip(crop, 1)
+            if self._mean_image is not None:
+                mean = self._mean(channel, window, size)
+                cv2.subtract(crop, mean, target, dtype=cv2.CV_32F)
+            elif self._mean_values:
+                value = self._mean_values[channel if len(self._mean_values) > 1 else 0]
+                cv2.subtract(crop, (float(value), 0.0, 0.0, 0.0), target, dtype=cv2.CV_32F)
+            else:
+                np.copyto(target, crop)
+            if self._scale != 1:
+                np.multiply(target, self._scale, out=target)
+
+    def write_bytes(self, picture: Picture, window: Window, out: NDArray[np.uint8]) -> None:
+        """Write the window, mirrored but neither centred nor scaled: :meth:`finish` does that."""
+        for channel, crop in enumerate(picture.crops(window, *out.shape[1:])):
+            if window.mirror:
+                cv2.flip(crop, 1, out[channel])
+            else:
+                np.copyto(out[channel], crop)
+
+    def finish(self, pixels: Tensor, windows: Sequence[Window]) -> Tensor:
+        """Subtract the mean and scale a batch of :meth:`write_bytes`, on the device it is on."""
+        batch = pixels.to(torch.float32)
+        mean = self._mean_on(pixels.device)
+        if mean is not None and self._mean_image is None:
+            batch -= mean
+        elif mean is not None:
+            batch -= _gather_windows(mean, windows, pixels.shape[-2:])
+        return batch.mul_(float(self._scale)) if self._scale != 1 else batch
+
+    def _mean(self, channel: int, window: Window, size: tuple[int, ...]) -> NDArray[np.float32]:
+        """The mean image's window, mirrored like the pixels it is subtracted from."""
+        assert self._mean_image is not None and self._mirrored_mean is not None
+        if not window.mirror:
+            return _crop(self._mean_image[channel], window, size)
+        column = self._mean_image.shape[2] - size[1] - window.column
+        return _crop(self._mirrored_mean[channel], Window(window.row, column, False), size)
+
+    def _mean_on(self, device: torch.device) -> Tensor | None:
+        if device not in self._device_means:
+            if self._mean_image is not None:
+                mean = torch.from_numpy(self._mean_image)
+            elif self._mean_values:
+                mean = torch.tensor([float(value) for value in self._mean_values]).view(-1, 1, 1)
+            else:
+                return None
+            self._device_means[device] = mean.to(device)
+        return self._device_means[device]
+
+
+def read_mean(path: str | Path) -> NDArray[np.float32]:
+    """The mean image in a binaryproto file, (channels, height, width)."""
+    blob = caffe_pb2.BlobProto()
+    try:
+        blob.ParseFromString(images.read_bytes(path))
+    except DecodeError:
+        raise DataError(f"{path}: this is no mean file (a BlobProto in binary form)") from None
+    values = np.array(blob.double_data or blob.data, np.float32)
+    if blob.HasField("shape"):
+        shape = tuple(blob.shape.dim)
+    else:
+        shape = (blob.num, blob.channels, blob.height, blob.width)
+    while len(shape) > 3 and shape[0] == 1:
+        shape = shape[1:]
+    if len(shape) != 3 or values.size == 0 or values.size != np.prod(shape, dtype=np.int64):
+        raise DataError(
+            f"{path}: a mean file must hold one image (channels x height x width), "
+            f"got the shape {_text(shape)} with {values.size:,} values"
+        )
+    return values.reshape(shape)
+
+
+def _crop(plane: Pixels, window: Window, size: tuple[int, ...]) -> Pixels:
+    return plane[window.row : window.row + size[0], window.column : window.column + size[1]]
+
+
+def _gather_windows(mean: Tensor, windows: Sequence[Window], size: torch.Size) -> Tensor:
+    """The mean image's windows as one batch (samples, channels, height, width)."""
+    height, width = size
+    rows = torch.tensor([window.row for window in windows])[:, None] + torch.arange(height)
+    columns = torch.tensor([window.column for window in windows])[:, None] + torch.arange(width)
+    mirrored = torch.tensor([window.mirror for window in windows])
+    columns = torch.where(mirrored[:, None], columns.flip(1), columns)
+    rows, columns = (each.to(mean.device, non_blocking=True) for each in (rows, columns))
+    return mean[:, rows[:, :, None], columns[:, None, :]].transpose(0, 1)
+
+
+def _text(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))
