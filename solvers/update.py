@@ -1,0 +1,214 @@
+"""The update of a net's parameters: clip, divide, regularise, then the solver's rule."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ..netdef import ParamRef
+from ..proto.caffe_pb2 import SolverParameter
+from ..proto.errors import SnapshotError
+from .rules import Step, find
+from .rules.base import Tensors
+
+
+@dataclass(slots=True)
+class Group:
+    """Parameters with the same multipliers: one call of the rule updates them all."""
+
+    lr_mult: float
+    decay_mult: float
+    indices: list[int] = field(default_factory=list)
+    parameters: Tensors = field(default_factory=list)
+    history: list[Tensors] = field(default_factory=list)
+
+
+class Updater:
+    """Holds the history of a solver and makes its updates.
+
+    Args:
+        params: the net's learnable parameters in Caffe's order; each has its place in the history.
+        solver: rule and settings; already checked.
+
+    ``history`` has one list per slot of the rule, each with a tensor per parameter in the layout of
+    that parameter. Gradients are read from ``.grad``; one that is None counts as zero.
+    """
+
+    def __init__(self, params: Sequence[ParamRef], solver: SolverParameter) -> None:
+        self.params = list(params)
+        self.solver = solver
+        self.rule = find(solver.type)
+        self.parameters: Tensors = [param.tensor.detach() for param in self.params]
+        self._sources: Tensors = [param.tensor for param in self.params]
+        self._zeros: dict[int, Tensor] = {}
+        self.history: list[Tensors] = [
+            [torch.zeros_like(tensor) for tensor in self.parameters] for _ in range(self.rule.slots)
+        ]
+        #: L2 norm of the summed gradients of the last update, a 0-d tensor on the device, if
+        #: gradients are clipped.
+        self.norm: Tensor | None = None
+        #: Set to keep, in :attr:`difference`, what each update subtracts from the weights.
+        self.keep_difference = False
+        self.difference: Tensors = []
+        self._groups: list[Group] = []
+        self.regroup()
+
+    # -- groups ------------------------------------------------------------------------------------
+
+    def regroup(self) -> None:
+        """Sort the parameters into groups; again after multipliers or history were changed.
+
+        Parameters that nothing can move (rate 0, nothing in their history, and no gradient or decay
+        that would enter it) are left out.
+        """
+        groups: dict[tuple[float, float], Group] = {}
+        for index, param in enumerate(self.params):
+            if self._is_inert(index, param):
+                continue
+            key = (param.lr_mult, param.decay_mult)
+            group = groups.setdefault(key, Group(*key, history=[[] for _ in self.history]))
+            group.indices.append(index)
+            group.parameters.append(self.parameters[index])
+            for own, slot in zip(group.history, self.history, strict=True):
+                own.append(slot[index])
+        self._groups = list(groups.values())
+
+    def _is_inert(self, index: int, param: ParamRef) -> bool:
+        if param.lr_mult != 0 or any(slot[index].count_nonzero() for slot in self.history):
+            return False
+        if self.rule.ignores_zero_rate:
+            return True
+        return not param.tensor.requires_grad and self.solver.weight_decay * param.decay_mult == 0
+
+    # -- gradients ---------------------------------------------------------------------------------
+
+    def clear_gradients(self) -> None:
+        """Forget the gradients of the last iteration."""
+        for tensor in self._sources:
+            tensor.grad = None
+
+    def gradients(self) -> Tensors:
+        """The gradients there are, of all parameters that have one."""
+        return [tensor.grad for tensor in self._sources if tensor.grad is not None]
+
+    def _group_gradients(self, group: Group) -> Tensors:
+        found = [self._sources[index].grad for index in group.indices]
+        return [
+            self._zero(index) if gradient is None else gradient
+            for index, gradient in zip(group.indices, found, strict=True)
+        ]
+
+    def _zero(self, index: int) -> Tensor:
+        """A zero gradient for a parameter that got none; rules may have scribbled into it."""
+        if index not in self._zeros:
+            self._zeros[index] = torch.zeros_like(self.parameters[index])
+        return self._zeros[index].zero_()
+
+    def _scale(self) -> Tensor | None:
+        """What gradients are multiplied by for clipping and iter_size; stays on the device."""
+        limit, passes = self.solver.clip_gradients, self.solver.iter_size
+        self.norm = None
+        if limit < 0 or not (gradients := self.gradients()):
+            return self._constant(1 / passes) if passes > 1 else None
+        self.norm = total_norm(gradients)
+        scale = torch.where(self.norm > limit, limit / self.norm, 1.0)
+        return scale / passes
+
+    def _constant(self, value: float) -> Tensor:
+        return torch.full((), value, device=self.parameters[0].device)
+
+    def _refine(self, gradients: Tensors) -> None:
+        """Clip each parameter's gradient by itself, and add noise, where the solver asks for it."""
+        limit, noise = self.solver.clip_layer_gradients, self.solver.gradient_noise
+        if limit >= 0:
+            norms = torch.stack(torch._foreach_norm(gradients))
+            torch._foreach_mul_(gradients, list((limit / norms).clamp(max=1.0).unbind()))
+        if noise > 0:
+            random = [torch.randn_like(gradient) for gradient in gradients]
+            torch._foreach_add_(gradients, random, alpha=noise)
+
+    # -- update ------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def update(self, rate: float, iteration: int) -> None:
+        """Make the update that follows ``iteration`` updates, at learning rate ``rate``."""
+        if self.keep_difference:
+            self.difference = [torch.zeros_like(tensor) for tensor in self.parameters]
+        scale = self._scale()
+        for group in self._groups:
+            self._update_group(group, rate, iteration, scale)
+
+    def _update_group(
+        self, group: Group, rate: float, iteration: int, scale: Tensor | None
+    ) -> None:
+        solver, rule = self.solver, self.rule
+        gradients = self._group_gradients(group)
+        decay = solver.weight_decay * group.decay_mult
+        by_rule = rule.prepares_gradient and solver.regularization_type == "L2"
+        extras = solver.clip_layer_gradients >= 0 or solver.gradient_noise > 0
+        if scale is not None and (extras or not rule.prepares_gradient):
+            torch._foreach_mul_(gradients, scale)
+            scale = None
+        if extras:
+            self._refine(gradients)
+        if decay and not by_rule and not rule.decouples_decay:
+            if scale is not None:
+                torch._foreach_mul_(gradients, scale)
+                scale = None
+            self._regularize(group.parameters, gradients, decay)
+            decay = 0.0
+        step = Step(rate * group.lr_mult, decay, iteration + 1, solver, scale)
+        if self.keep_difference:
+            self._find_difference(group, gradients, step)
+        rule(group.parameters, gradients, group.history, step)
+
+    def _regularize(self, parameters: Tensors, gradients: Tensors, decay: float) -> None:
+        """Add the gradient of the penalty: decay * w for L2, decay * sign(w) for L1."""
+        if self.solver.regularization_type == "L1":
+            parameters = list(torch._foreach_sign(parameters))
+        torch._foreach_add_(gradients, parameters, alpha=decay)
+
+    def _find_difference(self, group: Group, gradients: Tensors, step: Step) -> None:
+        """What this update subtracts, from an update of copies in double precision: the difference
+        of rounded weights would have few digits left."""
+        before = [tensor.double() for tensor in group.parameters]
+        after = [tensor.clone() for tensor in before]
+        history = [[tensor.double() for tensor in slot] for slot in group.history]
+        self.rule(after, [gradient.double() for gradient in gradients], history, step)
+        for index, old, new in zip(group.indices, before, after, strict=True):
+            self.difference[index] = (old - new).to(self.parameters[index].dtype)
+
+    # -- snapshots ---------------------------------------------------------------------------------
+
+    def history_list(self) -> Tensors:
+        """The history blobs in a snapshot's order: slot after slot, parameters within."""
+        return [tensor for slot in self.history for tensor in slot]
+
+    @torch.no_grad()
+    def load_history(self, blobs: Sequence[Tensor], origin: str) -> None:
+        """Take the history from a snapshot's blobs; SnapshotError if they are not this solver's."""
+        own = self.history_list()
+        if len(blobs) != len(own):
+            raise SnapshotError(
+                f"{origin}: holds {len(blobs)} history blobs, but solver type {self.solver.type} "
+                f"with {len(self.params)} parameters needs {len(own)}; was it written by another "
+                "solver type or net?"
+            )
+        for index, (target, source) in enumerate(zip(own, blobs, strict=True)):
+            if target.numel() != source.numel():
+                name = self.params[index % len(self.params)].name
+                raise SnapshotError(
+                    f"{origin}: history blob {index} ({name}) has shape {list(source.shape)}, "
+                    f"but the net needs {list(target.shape)}"
+                )
+        for target, source in zip(own, blobs, strict=True):
+            target.copy_(source.view(target.shape))
+        self.regroup()
+
+
+def total_norm(tensors: Tensors) -> Tensor:
+    """The L2 norm of all elements of all ``tensors`` together, a 0-d tensor."""
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)))
