@@ -38,7 +38,8 @@ class Writer:
         return self
 
     def weighted(self, kind: str, name: str, message: str) -> Writer:
-        spec = "".join(f'param {{ name: "{name}_{blob}" }} ' for blob in "wb")
+        names = (f'param {{ name: "{name}_{blob}" }} ' for blob in "wb")
+        spec = "".join(names) if self.shared else ""
         return self.layer(kind, name + self.suffix, [self.blob], spec + message)
 
     def conv(self, name: str, outputs: int, kernel: int, more: str = "") -> Writer:
