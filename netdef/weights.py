@@ -81,7 +81,7 @@ def _several(source: WeightsSource) -> Iterable[str | Path | Weights]:
 
 
 def _copy(net: Net, weights: Weights) -> CopyReport:
-    report = CopyReport(weights.name)
+    report = CopyReport(weights.path)
     steps = {step.name: step for step in net.steps}
     pending: list[tuple[torch.Tensor, np.ndarray]] = []
     for layer in weights.layers:
@@ -111,7 +111,7 @@ def _copy(net: Net, weights: Weights) -> CopyReport:
     if not report.copied:
         known = [step.name for step in net.steps if step.layer.blobs]
         raise WeightsError(
-            f"{weights.name}: none of its layers ({_few(each.name for each in weights.layers)}) "
+            f"{weights.path}: none of its layers ({_few(each.name for each in weights.layers)}) "
             f"is in net {net.name!r} ({_few(known)})"
         )
     with torch.no_grad():
