@@ -85,7 +85,7 @@ class Layer(nn.Module):
     complain clearly.
     """
 
-    type: ClassVar[str] = ""
+    type: ClassVar[str] = ""  # type: ignore[assignment]  # nn.Module.type() casts; .to() does too
     #: Field of LayerParameter that holds this layer's own message, if it has one.
     message_field: ClassVar[str] = ""
     bottoms: ClassVar[Arity] = exactly(1)

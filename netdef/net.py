@@ -250,7 +250,7 @@ class Net(nn.Module):
                 tie.apply()  # its owner comes earlier and has its memory
             step.layer.materialize(self._device)
 
-    def _apply(self, fn, recurse: bool = True):  # type: ignore[no-untyped-def]
+    def _apply(self, fn: Any, recurse: bool = True) -> Net:
         """As torch's, which gives every tied buffer memory of its own; so tie them again."""
         super()._apply(fn, recurse)
         for tie in self._ties:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from ..proto import caffe_pb2
 from ..proto.errors import ConfigError, Fault, Location, nearest
@@ -90,6 +91,6 @@ def effective_layers(
             own = caffe_pb2.LayerParameter()
             own.CopyFrom(message)
             if not own.HasField("phase"):
-                own.phase = state.phase
+                own.phase = cast("caffe_pb2.Phase", state.phase)
             kept.append(LayerSpec(own, node))
     return kept

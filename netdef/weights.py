@@ -153,7 +153,9 @@ def collect(net: Net, diff: bool = False) -> list[LayerBlobs]:
     layers = []
     for step in net.steps:
         if step.layer.blobs:
-            blobs = [_array(step, index, diff) for index in range(len(step.layer.blobs))]
+            blobs: list[BlobArray | None] = [
+                _array(step, index, diff) for index in range(len(step.layer.blobs))
+            ]
             layers.append(LayerBlobs(step.name, step.type, blobs))
     return layers
 
