@@ -69,7 +69,8 @@ class Scalar:
     def __str__(self) -> str:
         """The value as it might be written, shortened for an error message."""
         content = self.content
-        text = content.decode("utf-8", "replace") if isinstance(content, bytes) else content
+        raw = content if isinstance(content, bytes) else content.encode("utf-8", "replace")
+        text = raw.decode("utf-8", "replace")
         text = text if len(text) <= 60 else f"{text[:57]}..."
         return f'"{text}"' if self.kind == "string" else f"{'-' if self.negative else ''}{text}"
 

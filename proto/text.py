@@ -194,9 +194,11 @@ def _converter(field: FieldDescriptor) -> tuple[Callable[[Scalar], Any], str]:
         return _to_bool, "true or false"
     if kind in (FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE):
         return _to_float, "a number"
-    if kind == FieldDescriptor.CPPTYPE_ENUM:
-        names = _listing(field.enum_type.values_by_name)
-        return functools.partial(_to_enum, field.enum_type), f"{names} (without quotes)"
+    enum = field.enum_type
+    if enum is not None:
+        names = list(enum.values_by_name)
+        wanted = _listing(names) if len(names) <= _MOST_NAMES else f"a name of {enum.name}"
+        return functools.partial(_to_enum, enum), f"{wanted} (without quotes)"
     low, high = _INTEGER_RANGES[kind]
     return functools.partial(_to_integer, low, high), f"a whole number from {low} to {high}"
 
@@ -207,6 +209,7 @@ _INTEGER_RANGES = {
     FieldDescriptor.CPPTYPE_UINT32: (0, 2**32 - 1),
     FieldDescriptor.CPPTYPE_UINT64: (0, 2**64 - 1),
 }
+_MOST_NAMES = 12  # of an enum are listed in an error
 _DECIMAL = re.compile(r"0|[1-9][0-9]*")
 
 
@@ -282,7 +285,7 @@ def _to_float(value: Scalar) -> float:
 
 def _to_enum(enum: EnumDescriptor, value: Scalar) -> int:
     if value.kind == "name" and not value.negative:
-        found = enum.values_by_name.get(value.content)
+        found = enum.values_by_name.get(str(value.content))
     else:
         found = enum.values_by_number.get(_integer(value))
     if found is None:

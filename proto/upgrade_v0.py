@@ -136,7 +136,7 @@ def upgrade_layer(old: V1LayerParameter, index: int, refuse: Report, lose: Repor
             if value not in TYPES:
                 refuse(f"there is no layer type {value!r} in the V0 format", index)
             else:
-                old.type = V1LayerParameter.LayerType.Value(TYPES[value])
+                old.type = getattr(V1LayerParameter, TYPES[value])
         elif name in ("blobs", "blobs_lr", "weight_decay"):
             getattr(old, name).extend(value)
         elif name == "name":

@@ -19,7 +19,7 @@ from .mapped import mapped
 from .recognise import HDF5, NET, STATE, recognise
 from .upgrade import V1_TYPES
 from .upgrade_v0 import TYPES as V0_TYPES
-from .wire import BYTES, BlobArray, Pieces, Span, WireError, blob_pieces, read_blob, walk
+from .wire import BYTES, BlobArray, Pieces, Span, WireError, blob_pieces, delimited, read_blob, walk
 
 AnyPath = str | os.PathLike[str]
 
@@ -41,7 +41,7 @@ class LayerBlobs:
 
 
 @dataclass(slots=True)
-class Weights(Sequence[LayerBlobs]):  # type: ignore[misc]
+class Weights(Sequence[LayerBlobs]):
     """What a file of weights holds: its layers in the file's order, also those without blobs."""
 
     path: str
@@ -111,7 +111,7 @@ def read_net_message(path: AnyPath) -> NetParameter:
             head, layers = _split(view, Span(0, BYTES, 0, 0, len(view)), (2, 100))
             for span in layers:
                 rest, _ = _split(view, span, (7,) if span.number == 100 else (6, 1))
-                head += Pieces.of(rest).as_field(span.number).parts[0] + rest
+                head += delimited(span.number, len(rest)) + rest
             return _parse(NetParameter, head)
         except WireError as error:
             raise SnapshotError(f"{path}: {error}") from None

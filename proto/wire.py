@@ -211,4 +211,4 @@ def blob_pieces(blob: BlobArray) -> Pieces:
 
 def _array_bytes(array: np.ndarray) -> Pieces:
     flat = np.ascontiguousarray(array, _FLOAT).reshape(-1)
-    return Pieces.of(memoryview(flat).cast("B"))
+    return Pieces.of(flat.view(np.uint8).data)
