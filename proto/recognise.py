@@ -44,7 +44,13 @@ def recognise(view: memoryview | mmap.mmap | bytes) -> str:
 
 
 def _is_text(head: bytes) -> bool:
-    return all(byte >= 0x20 or byte in b"\t\n\r\f" for byte in head) and 0x7F not in head
+    if any(byte < 0x20 and byte not in b"\t\n\r\f" for byte in head):
+        return False
+    try:
+        head.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return error.start > _HEAD - 4  # the head ends within a character
+    return True
 
 
 def _recognise_message(head: bytes) -> str:

@@ -112,7 +112,9 @@ def test_remembers_where_everything_stands() -> None:
     document = parse(text, Net, "net.prototxt")
     (layer,) = document.nodes("layer")
     assert layer is not None
-    places = {path: str(layer.find(path).location) for path in ("name", "top.1", "pooling_param.pad")}
+    places = {
+        path: str(layer.find(path).location) for path in ("name", "top.1", "pooling_param.pad")
+    }
     assert places == {
         "name": "net.prototxt:3:9",
         "top.1": "net.prototxt:4:2",
