@@ -1,0 +1,107 @@
+"""BatchNorm: normalisation by the statistics of the batch, without scale and bias."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..proto import caffe_pb2
+from ..proto.errors import LayerError
+from .base import TEST, Context, Layer
+from .registry import register
+
+
+@register("BatchNorm")
+class BatchNorm(Layer):
+    """y = (x - mean) / sqrt(variance + eps) for each channel (axis 1); ``eps`` is 1e-5.
+
+    In TRAIN the mean and (biased) variance are the batch's, and running sums are kept in three
+    blobs, which gradients do not change: ``mean`` and ``variance`` ``(C)`` and ``scale_factor``
+    ``(1)``. Each becomes f times itself plus, in this order, the batch's mean, its variance times
+    m / (m - 1) for m values a channel, and 1; f is ``moving_average_fraction``, 0.999. In TEST, or
+    with ``use_global_stats``, the statistics are the first two blobs over the third (0 where that
+    is 0). The bottom has 2 or more axes. Scale and bias, if wanted, are a Scale layer after it.
+    Ioffe and Szegedy 2015.
+    """
+
+    message_field = "batch_norm_param"
+    allows_in_place = True
+
+    mean: Tensor
+    variance: Tensor
+    scale_factor: Tensor
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        use_global_stats: bool = False,
+        moving_average_fraction: float = 0.999,
+        eps: float = 1e-5,
+    ) -> None:
+        super().__init__()
+        self.channels = channels
+        self.use_global_stats = use_global_stats
+        self.moving_average_fraction = moving_average_fraction
+        self.eps = eps
+        self.add_blob("mean", (channels,), learnable=False)
+        self.add_blob("variance", (channels,), learnable=False)
+        self.add_blob("scale_factor", (1,), learnable=False)
+
+    @classmethod
+    def from_message(cls, message: caffe_pb2.LayerParameter, context: Context) -> BatchNorm:
+        param = message.batch_norm_param
+        shape = context.shapes[0]
+        if len(shape) < 2:
+            raise LayerError(f"the bottom must have at least 2 axes, got shape {shape}", "bottom")
+        for index, spec in enumerate(message.param):
+            if spec.lr_mult != 0:
+                raise LayerError(
+                    "the blobs of BatchNorm are statistics that are not learned: lr_mult must be "
+                    f"0, got {spec.lr_mult:g}",
+                    f"param.{index}.lr_mult",
+                )
+        has = param.HasField("use_global_stats")
+        return cls(
+            shape[1],
+            use_global_stats=param.use_global_stats if has else context.phase == TEST,
+            moving_average_fraction=param.moving_average_fraction,
+            eps=param.eps,
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dim() < 2 or x.shape[1] != self.channels:
+            raise LayerError(
+                f"the bottom must have {self.channels} channels at axis 1, "
+                f"got shape {tuple(x.shape)}",
+                "bottom",
+            )
+        if self.use_global_stats:
+            factor = self.scale_factor
+            inverse = torch.where(factor == 0, 0, 1 / torch.where(factor == 0, 1, factor))
+            mean, variance = self.mean * inverse, self.variance * inverse
+            return _batch_norm(x, mean, variance, False, self.eps)
+        count = x.numel() // self.channels
+        if count > 1:
+            mean, variance = torch.empty_like(self.mean), torch.empty_like(self.variance)
+            mean.zero_()
+            variance.zero_()
+            # With momentum 1 torch leaves the batch's mean and its variance * m / (m - 1) here.
+            y = _batch_norm(x, mean, variance, True, self.eps)
+        else:
+            mean, variance = x.detach().reshape(-1), torch.zeros_like(self.variance)
+            y = x - x
+        self._accumulate(mean, variance)
+        return y
+
+    @torch.no_grad()
+    def _accumulate(self, mean: Tensor, variance: Tensor) -> None:
+        fraction = self.moving_average_fraction
+        self.mean.mul_(fraction).add_(mean)
+        self.variance.mul_(fraction).add_(variance)
+        self.scale_factor.mul_(fraction).add_(1)
+
+
+def _batch_norm(x: Tensor, mean: Tensor, variance: Tensor, training: bool, eps: float) -> Tensor:
+    cudnn = torch.backends.cudnn.enabled
+    return torch.batch_norm(x, None, None, mean, variance, training, 1.0, eps, cudnn)

@@ -1,0 +1,71 @@
+"""BatchReindex and Filter: choosing items of a batch."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..proto import caffe_pb2
+from ..proto.errors import LayerError
+from .base import Context, Layer, at_least, exactly
+from .registry import register
+
+
+@register("BatchReindex")
+class BatchReindex(Layer):
+    """y[i] = x[index[i]]: items of the first bottom, by the whole numbers of the second.
+
+    bottoms ``(N, ...)`` and ``(M)`` -> top ``(M, ...)``. Indices are floats from 0 to N - 1; they
+    may repeat, and gradients then add up. They get none themselves.
+    """
+
+    bottoms = exactly(2)
+
+    def forward(self, x: Tensor, index: Tensor) -> Tensor:
+        if x.dim() < 1 or index.dim() != 1:
+            raise LayerError(
+                f"the indices must have 1 axis, got shape {tuple(index.shape)}", "bottom.1"
+            )
+        return x.index_select(0, index.long())
+
+
+@register("Filter")
+class Filter(Layer):
+    """The items of each bottom where the last bottom, the selector, is not 0.
+
+    bottoms ``(N, ...)`` ... and ``(N)`` or ``(N, 1, ...)`` -> one top for each but the last, with as
+    many items as are selected (N until data is known). How many these are must reach the host, so
+    this layer waits for the device and cannot be traced whole by torch.compile.
+    """
+
+    bottoms = at_least(2)
+    tops = at_least(1)
+
+    @classmethod
+    def from_message(cls, message: caffe_pb2.LayerParameter, context: Context) -> Filter:
+        if context.num_tops != len(context.shapes) - 1:
+            raise LayerError(
+                f"there must be one top for each bottom but the selector "
+                f"({len(context.shapes) - 1}), got {context.num_tops}",
+                "top",
+            )
+        return cls()
+
+    def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        *items, selector = bottoms
+        if selector.dim() < 1 or selector.numel() != selector.shape[0]:
+            raise LayerError(
+                "all axes of the selector but the first must be 1, got shape "
+                f"{tuple(selector.shape)}",
+                f"bottom.{len(items)}",
+            )
+        for index, x in enumerate(items):
+            if x.dim() < 1 or x.shape[0] != selector.shape[0]:
+                raise LayerError(
+                    f"all bottoms must have as many items as the selector ({selector.shape[0]}), "
+                    f"got shape {tuple(x.shape)}",
+                    f"bottom.{index}",
+                )
+        if selector.is_meta:
+            return tuple(x.clone() for x in items)
+        chosen = selector.reshape(-1).nonzero().reshape(-1)
+        return tuple(x.index_select(0, chosen) for x in items)

@@ -1,0 +1,112 @@
+"""Concat and Slice: joining blobs along an axis, and cutting one apart."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..proto import caffe_pb2
+from ..proto.errors import LayerError
+from .base import Context, Layer, at_least, canonical_axis
+from .registry import register
+
+
+@register("Concat")
+class Concat(Layer):
+    """The bottoms one after the other along ``axis`` (1), their other axes being equal.
+
+    ``concat_dim`` is an older name of ``axis``.
+    """
+
+    message_field = "concat_param"
+    bottoms = at_least(1)
+
+    def __init__(self, axis: int = 1) -> None:
+        super().__init__()
+        self.axis = axis
+
+    @classmethod
+    def from_message(cls, message: caffe_pb2.LayerParameter, context: Context) -> Concat:
+        axis = read_axis(message.concat_param, "concat_param", "concat_dim", context)
+        return cls(axis)
+
+    def forward(self, *bottoms: Tensor) -> Tensor:
+        first = bottoms[0].shape
+        for index, x in enumerate(bottoms):
+            same = (a == b or i == self.axis for i, (a, b) in enumerate(zip(first, x.shape)))
+            if x.dim() != len(first) or not all(same):
+                raise LayerError(
+                    f"the bottoms must have equal shapes except at axis {self.axis}, got "
+                    f"{tuple(first)} and {tuple(x.shape)}",
+                    f"bottom.{index}",
+                )
+        return torch.cat(bottoms, self.axis)
+
+
+@register("Slice")
+class Slice(Layer):
+    """The bottom cut along ``axis`` (1) into as many tops as are named.
+
+    Cut before each ``slice_point`` (one fewer than there are tops, rising), or into equal parts.
+    ``slice_dim`` is an older name of ``axis``.
+    """
+
+    message_field = "slice_param"
+    tops = at_least(1)
+
+    def __init__(self, axis: int, num_tops: int, slice_point: tuple[int, ...] = ()) -> None:
+        super().__init__()
+        self.axis = axis
+        self.num_tops = num_tops
+        self.slice_point = slice_point
+
+    @classmethod
+    def from_message(cls, message: caffe_pb2.LayerParameter, context: Context) -> Slice:
+        param = message.slice_param
+        axis = read_axis(param, "slice_param", "slice_dim", context)
+        points = tuple(param.slice_point)
+        if points and len(points) != context.num_tops - 1:
+            raise LayerError(
+                f"there must be {context.num_tops - 1} slice_point for {context.num_tops} tops, "
+                f"got {len(points)}",
+                "slice_param.slice_point",
+            )
+        if any(b <= a for a, b in zip((0, *points), points, strict=False)):
+            raise LayerError(
+                f"slice_point must rise from above 0, got {list(points)}", "slice_param.slice_point"
+            )
+        return cls(axis, context.num_tops, points)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        size = x.shape[self.axis]
+        if not self.slice_point:
+            if size % self.num_tops:
+                raise LayerError(
+                    f"axis {self.axis} with {size} values cannot be cut into {self.num_tops} "
+                    "equal tops",
+                    "top",
+                )
+            return x.split(size // self.num_tops, self.axis)
+        if self.slice_point[-1] >= size:
+            raise LayerError(
+                f"slice_point must be below the {size} values of axis {self.axis}, "
+                f"got {self.slice_point[-1]}",
+                "slice_param.slice_point",
+            )
+        edges = (0, *self.slice_point, size)
+        return x.split([b - a for a, b in zip(edges, edges[1:], strict=False)], self.axis)
+
+
+def read_axis(
+    param: caffe_pb2.ConcatParameter | caffe_pb2.SliceParameter,
+    field: str,
+    old_name: str,
+    context: Context,
+) -> int:
+    """The axis, from ``axis`` or its older, unsigned name; both at once are refused."""
+    dimensions = len(context.shapes[0])
+    if not param.HasField(old_name):  # type: ignore[arg-type]
+        return canonical_axis(param.axis, dimensions, f"{field}.axis")
+    if param.HasField("axis"):
+        raise LayerError(f"give either axis or {old_name}, not both", f"{field}.{old_name}")
+    return canonical_axis(getattr(param, old_name), dimensions, f"{field}.{old_name}")

@@ -1,0 +1,73 @@
+"""Eltwise: sum, product or maximum of several bottoms, element by element."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..proto import caffe_pb2
+from ..proto.errors import LayerError
+from .base import Context, Layer, at_least
+from .registry import register
+
+SUM: int = caffe_pb2.EltwiseParameter.SUM
+PROD: int = caffe_pb2.EltwiseParameter.PROD
+MAX: int = caffe_pb2.EltwiseParameter.MAX
+
+
+@register("Eltwise")
+class Eltwise(Layer):
+    """SUM (default): y = sum of coeff_i * x_i; PROD: their product; MAX: their maximum.
+
+    Two or more bottoms of one shape -> top of that shape. ``coeff`` (1 for each by default) works
+    with SUM only. Of equal maxima, the second of the first two bottoms gets the gradient, and after
+    that the earlier. ``stable_prod_grad`` changes nothing: the gradient of PROD is always the
+    product of the other bottoms, never a quotient.
+    """
+
+    message_field = "eltwise_param"
+    bottoms = at_least(2)
+    allows_in_place = True
+
+    def __init__(self, operation: int = SUM, coeff: tuple[float, ...] = ()) -> None:
+        super().__init__()
+        self.operation = operation
+        self.coeff = coeff
+
+    @classmethod
+    def from_message(cls, message: caffe_pb2.LayerParameter, context: Context) -> Eltwise:
+        param = message.eltwise_param
+        coeff = tuple(param.coeff)
+        if coeff and param.operation != SUM:
+            raise LayerError("coeff works with operation SUM only", "eltwise_param.coeff")
+        if coeff and len(coeff) != len(context.shapes):
+            raise LayerError(
+                f"there must be one coeff for each of the {len(context.shapes)} bottoms, "
+                f"got {len(coeff)}",
+                "eltwise_param.coeff",
+            )
+        return cls(param.operation, coeff)
+
+    def forward(self, *bottoms: Tensor) -> Tensor:
+        y = bottoms[0]
+        for index, x in enumerate(bottoms):
+            if x.shape != y.shape:
+                raise LayerError(
+                    f"the bottoms must have one shape, got {tuple(y.shape)} and {tuple(x.shape)}",
+                    f"bottom.{index}",
+                )
+        if self.operation == SUM:
+            return self._sum(bottoms)
+        for index, x in enumerate(bottoms[1:]):
+            if self.operation == PROD:
+                y = y * x
+            else:
+                y = torch.where(y > x, y, x) if index == 0 else torch.where(x > y, x, y)
+        return y
+
+    def _sum(self, bottoms: tuple[Tensor, ...]) -> Tensor:
+        coeff = self.coeff or (1.0,) * len(bottoms)
+        y = bottoms[0] if coeff[0] == 1 else bottoms[0] * coeff[0]
+        for factor, x in zip(coeff[1:], bottoms[1:], strict=True):
+            y = torch.add(y, x, alpha=factor)
+        return y

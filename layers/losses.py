@@ -1,0 +1,80 @@
+"""What loss layers share: labels of classes, ignored labels and normalisation."""
+
+from __future__ import annotations
+
+from math import prod
+
+import torch
+from torch import Tensor
+
+from ..proto import caffe_pb2
+from ..proto.errors import LayerError
+from .base import Layer, Shape, exactly
+
+FULL: int = caffe_pb2.LossParameter.FULL
+VALID: int = caffe_pb2.LossParameter.VALID
+BATCH_SIZE: int = caffe_pb2.LossParameter.BATCH_SIZE
+NONE: int = caffe_pb2.LossParameter.NONE
+
+
+class LossLayer(Layer):
+    """Base of the layers whose first top is a loss: a single number, of weight 1 by default."""
+
+    bottoms = exactly(2)
+    default_loss_weight = 1.0
+
+
+def read_normalization(param: caffe_pb2.LossParameter, default: int) -> int:
+    """``normalization``, or what the older ``normalize`` means, or ``default``."""
+    if param.HasField("normalization"):
+        return param.normalization
+    if param.HasField("normalize"):
+        return VALID if param.normalize else BATCH_SIZE
+    return default
+
+
+def read_ignore_label(
+    param: caffe_pb2.LossParameter | caffe_pb2.AccuracyParameter,
+) -> int | None:
+    return param.ignore_label if param.HasField("ignore_label") else None
+
+
+def normalizer(mode: int, outer: int, inner: int, counted: Tensor | None) -> float | Tensor:
+    """What a sum of losses is divided by; at least 1.
+
+    FULL: all ``outer`` * ``inner`` positions; VALID: those ``counted`` (a mask; None means all);
+    BATCH_SIZE: ``outer``; NONE: 1.
+    """
+    if mode == VALID and counted is not None:
+        return counted.sum().clamp(min=1)
+    return float(max(1, {BATCH_SIZE: outer, NONE: 1}.get(mode, outer * inner)))
+
+
+def check_labels(scores: Shape, labels: Shape, axis: int) -> None:
+    """LayerError unless there is one label for each position of ``scores`` without ``axis``."""
+    positions = prod(scores) // max(1, scores[axis])
+    if prod(labels) != positions:
+        raise LayerError(
+            f"scores of shape {tuple(scores)} with the classes at axis {axis} need {positions} "
+            f"labels, got {prod(labels)} (shape {tuple(labels)})",
+            "bottom.1",
+        )
+
+
+def split_labels(
+    labels: Tensor, ignore_label: int | None, shape: tuple[int, ...]
+) -> tuple[Tensor, Tensor | None]:
+    """Labels as whole numbers of ``shape``, and a mask of those that count (None: all do).
+
+    An ignored label is replaced by 0, so that it can index; nothing waits for the device.
+    """
+    index = labels.reshape(shape).long()
+    if ignore_label is None:
+        return index, None
+    counted = index != ignore_label
+    return torch.where(counted, index, 0), counted
+
+
+def widened(x: Tensor) -> Tensor:
+    """``x`` in at least 32-bit floats, in which losses are computed."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x

@@ -1,0 +1,91 @@
+"""EuclideanLoss, ContrastiveLoss: losses of distances."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..proto import caffe_pb2
+from ..proto.errors import LayerError
+from .base import Context, exactly
+from .losses import LossLayer, widened
+from .registry import register
+
+
+@register("EuclideanLoss")
+class EuclideanLoss(LossLayer):
+    """sum of (a - b)^2 / (2 N), N being the first axis. Both bottoms get gradients."""
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        if a.numel() != b.numel() or a.shape[:1] != b.shape[:1]:
+            raise LayerError(
+                f"both bottoms must have the same count, got shapes {tuple(a.shape)} and "
+                f"{tuple(b.shape)}",
+                "bottom.1",
+            )
+        difference = (widened(a) - widened(b.reshape(a.shape))).reshape(-1)
+        return difference.dot(difference) * (0.5 / max(1, a.shape[0] if a.dim() else 1))
+
+
+@register("ContrastiveLoss")
+class ContrastiveLoss(LossLayer):
+    """Pulls similar pairs together and pushes others apart, up to a margin.
+
+    bottoms: a and b ``(N, C)``, and ``(N)``, which is not 0 for similar pairs -> top ``()``: the
+    sum over pairs of d^2 where similar, else max(margin - d, 0)^2, over 2 N, d being the distance
+    of a and b. ``margin`` is 1 by default; ``legacy_version`` has max(margin - d^2, 0) instead. As
+    in Caffe the gradient divides by d + 1e-4, not d. Hadsell et al. 2006.
+    """
+
+    message_field = "contrastive_loss_param"
+    bottoms = exactly(3)
+
+    def __init__(self, margin: float = 1.0, legacy_version: bool = False) -> None:
+        super().__init__()
+        self.margin = margin
+        self.legacy_version = legacy_version
+
+    @classmethod
+    def from_message(cls, message: caffe_pb2.LayerParameter, context: Context) -> ContrastiveLoss:
+        param = message.contrastive_loss_param
+        return cls(param.margin, param.legacy_version)
+
+    def forward(self, a: Tensor, b: Tensor, similar: Tensor) -> Tensor:
+        count = a.shape[0] if a.dim() else 0
+        if a.dim() < 2 or a.shape != b.shape or a.numel() != count * a.shape[1]:
+            raise LayerError(
+                "the first two bottoms must have one shape (N, C) or (N, C, 1, 1), got "
+                f"{tuple(a.shape)} and {tuple(b.shape)}",
+                "bottom",
+            )
+        if similar.numel() != count or similar.shape[:1] != a.shape[:1]:
+            raise LayerError(
+                f"the third bottom must hold one number for each of the {count} pairs, got shape "
+                f"{tuple(similar.shape)}",
+                "bottom.2",
+            )
+        difference = widened(a.reshape(count, -1)) - widened(b.reshape(count, -1))
+        same = similar.reshape(count).trunc() != 0
+        squared = (difference * difference).sum(1)
+        if self.legacy_version:
+            apart = torch.relu(self.margin - squared)
+        else:
+            apart = torch.relu(self.margin - _Distance.apply(difference)) ** 2
+        return torch.where(same, squared, apart).sum() / (2 * count)
+
+
+class _Distance(torch.autograd.Function):
+    """The length of each row; its gradient is finite at 0, as Caffe adds 1e-4 to the divisor."""
+
+    @staticmethod
+    def forward(ctx: Any, difference: Tensor) -> Tensor:
+        length = (difference * difference).sum(1).sqrt()
+        ctx.save_for_backward(difference, length)
+        return length
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        difference, length = ctx.saved_tensors
+        return difference * (grads[0] / (length + 1e-4)).unsqueeze(1)

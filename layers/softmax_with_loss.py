@@ -1,0 +1,109 @@
+"""SoftmaxWithLoss: the multinomial logistic loss of scores."""
+
+from __future__ import annotations
+
+from math import log, prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..proto import caffe_pb2
+from ..proto.errors import LayerError
+from .base import Context, between, canonical_axis
+from .losses import (
+    VALID,
+    LossLayer,
+    check_labels,
+    normalizer,
+    read_ignore_label,
+    read_normalization,
+    split_labels,
+    widened,
+)
+from .registry import register
+
+#: Caffe takes the logarithm of probabilities not below the smallest normal float.
+LOG_FLOOR = log(torch.finfo(torch.float32).tiny)
+
+
+@register("SoftmaxWithLoss")
+class SoftmaxWithLoss(LossLayer):
+    """-sum of log softmax(x)[label] / normalizer, with the classes at ``softmax_param.axis`` (1).
+
+    bottoms: scores ``(N, C, ...)`` and labels, as many as positions, whole numbers from 0 to C - 1
+    held as floats -> top ``()``; a second top is the softmax, without gradient. ``loss_param``:
+    positions with ``ignore_label`` do not count; ``normalization`` divides by the positions that
+    count (VALID, the default), all positions (FULL), the product of the axes before the classes
+    (BATCH_SIZE) or 1 (NONE). The older ``normalize`` means VALID, or BATCH_SIZE when false.
+    """
+
+    message_field = "softmax_param"
+    tops = between(1, 2)
+
+    def __init__(
+        self,
+        axis: int = 1,
+        *,
+        ignore_label: int | None = None,
+        normalization: int = VALID,
+        with_softmax: bool = False,
+    ) -> None:
+        super().__init__()
+        self.axis = axis
+        self.ignore_label = ignore_label
+        self.normalization = normalization
+        self.with_softmax = with_softmax
+
+    @classmethod
+    def from_message(cls, message: caffe_pb2.LayerParameter, context: Context) -> SoftmaxWithLoss:
+        axis = message.softmax_param.axis
+        return cls(
+            canonical_axis(axis, len(context.shapes[0]), "softmax_param.axis"),
+            ignore_label=read_ignore_label(message.loss_param),
+            normalization=read_normalization(message.loss_param, VALID),
+            with_softmax=context.num_tops == 2,
+        )
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        if labels.dim() and x.shape[0] != labels.shape[0]:
+            raise LayerError(
+                f"scores and labels must have the same first axis, got shapes {tuple(x.shape)} "
+                f"and {tuple(labels.shape)}",
+                "bottom.1",
+            )
+        check_labels(x.shape, labels.shape, self.axis)
+        outer, inner = prod(x.shape[: self.axis]), prod(x.shape[self.axis + 1 :])
+        scores = x.reshape(outer, x.shape[self.axis], inner)
+        index, counted = split_labels(labels, self.ignore_label, (outer, 1, inner))
+        divisor = normalizer(self.normalization, outer, inner, counted)
+        loss, logs = _LogLoss.apply(scores, index, counted)
+        loss = loss / divisor
+        return (loss, logs.exp().reshape(x.shape)) if self.with_softmax else loss
+
+
+class _LogLoss(torch.autograd.Function):
+    """The summed loss and the log softmax, of which backward makes the gradient in one go."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, index: Tensor, counted: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        logs = torch.log_softmax(widened(x), 1)
+        picked = logs.gather(1, index).clamp(min=LOG_FLOOR)
+        if counted is not None:
+            picked = torch.where(counted, picked, 0)
+        ctx.save_for_backward(logs, index, counted)
+        ctx.dtype = x.dtype
+        ctx.mark_non_differentiable(logs)
+        return -picked.sum(), logs
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        logs, index, counted = ctx.saved_tensors
+        weight = grads[0].to(logs.dtype)
+        grad = logs.exp().mul_(weight)
+        grad.scatter_add_(1, index, (-weight).expand(index.shape))
+        if counted is not None:
+            grad.mul_(counted)
+        return grad.to(ctx.dtype), None, None
