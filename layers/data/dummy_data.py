@@ -62,7 +62,10 @@ class DummyData(DataSource):
         )
         return cls(
             _stated_shapes(parameters, context.num_tops),
-            [from_message(filler) for filler in messages],
+            [
+                from_message(filler, f"dummy_data_param.data_filler.{index}")
+                for index, filler in enumerate(messages)
+            ],
             [filler.type == "constant" for filler in messages],
             message.name,
         )

@@ -15,6 +15,7 @@ from pathlib import Path
 import lmdb
 
 from ...proto.errors import DataError
+from .lmdb_writer import INCOMPLETE
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +24,6 @@ _PAGE_HEADER = 16
 #: Magic, version, address, map size; then two databases of which the first carries the page size
 #: and the second is the main one; then the last page in use and the transaction.
 _META = struct.Struct("<II QQ IHH5Q IHH5Q QQ")
-_INCOMPLETE = "conversion.incomplete"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class LmdbDatabase:
         meta = check(data_file)
         if meta.entries == 0:
             raise DataError(f"{self.path}: the LMDB is empty; it must have at least one record")
-        marker = data_file.parent / _INCOMPLETE
+        marker = data_file.parent / INCOMPLETE
         if marker.exists():
             raise DataError(
                 f"{self.path}: the database is incomplete, its conversion did not end "

@@ -133,8 +133,8 @@ class Transform:
             )
         if self._mean_image is not None and self._mean_image.shape != shape:
             raise DataError(
-                f"{self._mean_name} is {_text(self._mean_image.shape)}, the image is {_text(shape)} "
-                "(channels x height x width); they must be equal"
+                f"{self._mean_name} is {_text(self._mean_image.shape)}, the image is "
+                f"{_text(shape)} (channels x height x width); they must be equal"
             )
         if len(self._mean_values) not in (0, 1, channels):
             raise DataError(
@@ -207,7 +207,8 @@ class Transform:
 
     def _mean(self, channel: int, window: Window, size: tuple[int, ...]) -> NDArray[np.float32]:
         """The mean image's window, mirrored like the pixels it is subtracted from."""
-        assert self._mean_image is not None and self._mirrored_mean is not None
+        assert self._mean_image is not None
+        assert self._mirrored_mean is not None
         if not window.mirror:
             return _crop(self._mean_image[channel], window, size)
         column = self._mean_image.shape[2] - size[1] - window.column

@@ -1,0 +1,201 @@
+"""From image files to a database of Datum records, with Caffe's keys and bytes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import cv2
+
+from ...proto import caffe_pb2
+from ...proto.errors import ConfigError, DataError
+from . import image as images
+from .counter_random import Purpose, permutation
+from .lists import ListedImage
+from .lmdb_writer import LmdbWriter
+from .parallel import chunks, ordered_map
+
+logger = logging.getLogger(__name__)
+
+#: What folders of images are searched for.
+IMAGE_ENDINGS = frozenset(
+    {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
+)
+_CHUNK = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How images become records; the fields are convert_imageset's flags."""
+
+    gray: bool = False
+    resize_width: int = 0
+    resize_height: int = 0
+    check_size: bool = False
+    encoded: bool = False
+    encode_type: str = ""
+
+    @property
+    def resizes(self) -> bool:
+        """Both sizes are needed; with one of them images keep their size, as in Caffe."""
+        return self.resize_width > 0 and self.resize_height > 0
+
+
+@dataclass(slots=True)
+class Report:
+    """What a conversion did: how many records it stored, and why it left images out."""
+
+    database: Path
+    stored: int = 0
+    skipped: list[tuple[ListedImage, str]] = field(default_factory=list)
+
+
+def convert(
+    listed: Sequence[ListedImage],
+    root: str,
+    database: str | Path,
+    options: Options | None = None,
+    *,
+    list_name: str = "list",
+    shuffle_seed: int | None = None,
+    threads: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Report:
+    """Store the images, whose paths are appended to ``root`` as they are, in a new LMDB.
+
+    Images that cannot be read are left out, with a warning that names ``list_name`` and the line.
+    Keys are ``%08d_<path>`` with the number of the line (from 0), after shuffling if
+    ``shuffle_seed`` is given. ``progress`` is told how many images were dealt with. Raises
+    ConfigError if the database exists, DataError if no image can be stored.
+    """
+    options = options or Options()
+    numbered = [(image.line - 1, image) for image in listed]
+    if shuffle_seed is not None:
+        order = permutation(len(listed), shuffle_seed, Purpose.SHUFFLE)
+        numbered = [(number, listed[index]) for number, index in enumerate(order.tolist())]
+    report = Report(Path(database))
+    size: int | None = None
+    with LmdbWriter(database) as writer:
+        work = partial(_chunk_records, root=root, options=options)
+        for chunk in ordered_map(work, chunks(numbered, _CHUNK), threads):
+            for number, image, record in chunk:
+                if isinstance(record, str):
+                    report.skipped.append((image, record))
+                    logger.error("%s:%d: %s, left out", list_name, image.line, record)
+                    continue
+                if options.check_size:
+                    size = _same_size(record, size, f"{list_name}:{image.line}")
+                key = f"{number:08d}_{image.path}".encode("utf-8", "surrogateescape")
+                writer.put(key, record.SerializeToString())
+                if writer.count % 1000 == 0:
+                    logger.info("Processed %d files.", writer.count)
+            if progress is not None:
+                progress(len(chunk))
+        report.stored = writer.count
+        if not report.stored:
+            raise DataError(f"{list_name}: none of the {len(listed)} images can be read")
+    if report.stored % 1000:
+        logger.info("Processed %d files.", report.stored)
+    return report
+
+
+def _chunk_records(
+    chunk: list[tuple[int, ListedImage]], root: str, options: Options
+) -> list[tuple[int, ListedImage, caffe_pb2.Datum | str]]:
+    """Number, image and Datum (or the reason why there is none) of each image."""
+    return [
+        (number, image, _try_datum(root + image.path, image.label, options))
+        for number, image in chunk
+    ]
+
+
+def _try_datum(path: str, label: int, options: Options) -> caffe_pb2.Datum | str:
+    try:
+        return datum_of(path, label, options)
+    except DataError as error:
+        return str(error)
+
+
+def datum_of(path: str, label: int, options: Options) -> caffe_pb2.Datum:
+    """The record of one image file, byte for byte as Caffe's convert_imageset stores it.
+
+    Raw records hold the pixels as (channels, height, width), BGR. Encoded ones hold the file as it
+    is where neither size nor type changes, else the image encoded anew. DataError if the file
+    cannot be read.
+    """
+    content = images.read_bytes(path)
+    mode = images.GRAY if options.gray else images.COLOR
+    image = images.decode_file(content, path, mode)
+    if options.resizes:
+        # cv2 drops an axis of one channel, hence the reshape.
+        size = (options.resize_width, options.resize_height)
+        image = cv2.resize(image, size).reshape(size[1], size[0], -1)
+    if not (options.encoded or options.encode_type):
+        height, width, channels = image.shape
+        pixels = image.transpose(2, 0, 1).tobytes()
+        return caffe_pb2.Datum(
+            channels=channels, height=height, width=width, data=pixels, label=label, encoded=False
+        )
+    ending = Path(path).suffix.lower().lstrip(".")
+    wanted = options.encode_type.lower() or ending
+    resizes = options.resize_width > 0 or options.resize_height > 0
+    if resizes or not (wanted == ending or (wanted, ending) == ("jpg", "jpeg")):
+        content = _encode(image, wanted, path)
+    return caffe_pb2.Datum(data=content, label=label, encoded=True)
+
+
+def _encode(image: cv2.typing.MatLike, ending: str, path: str) -> bytes:
+    try:
+        worked, content = cv2.imencode(f".{ending}", image)
+    except cv2.error:
+        worked = False
+    if not worked:
+        raise ConfigError(f"{path}: cannot be encoded as {ending!r}; set encode_type to png or jpg")
+    return content.tobytes()
+
+
+def _same_size(datum: caffe_pb2.Datum, size: int | None, place: str) -> int:
+    found = len(datum.data)
+    if size is not None and found != size:
+        raise DataError(f"{place}: the image has {found:,} values, the first one has {size:,}")
+    return found
+
+
+def list_folders(folder: str | Path) -> tuple[list[ListedImage], list[str]]:
+    """The images of a folder that has one folder per class, and the classes in label order.
+
+    Classes and images come in the order of their names; paths are relative to ``folder``.
+    """
+    top = Path(folder)
+    if not top.is_dir():
+        raise DataError(f"{folder}: there is no such folder")
+    classes = sorted(each.name for each in top.iterdir() if each.is_dir())
+    found: list[ListedImage] = []
+    for label, name in enumerate(classes):
+        for path in sorted((top / name).rglob("*")):
+            if path.suffix.lower() in IMAGE_ENDINGS:
+                relative = path.relative_to(top).as_posix()
+                found.append(ListedImage(len(found) + 1, relative, label))
+    if not found:
+        raise DataError(f"{folder}: there are no images in it; it must have a folder per class")
+    return found, classes
+
+
+def split(
+    listed: Sequence[ListedImage], fraction: float, seed: int = 0
+) -> tuple[list[ListedImage], list[ListedImage]]:
+    """A random ``fraction`` of each label's images, and the others; both keep the order."""
+    by_label: dict[int, list[int]] = {}
+    for place, image in enumerate(listed):
+        by_label.setdefault(image.label, []).append(place)
+    chosen: set[int] = set()
+    for label, places in by_label.items():
+        order = permutation(len(places), seed, Purpose.SHUFFLE, label)
+        chosen.update(places[each] for each in order[: round(fraction * len(places))].tolist())
+    parts: tuple[list[ListedImage], list[ListedImage]] = ([], [])
+    for place, image in enumerate(listed):
+        parts[place not in chosen].append(image)
+    return parts

@@ -1,0 +1,91 @@
+"""Writing LMDB environments whose map grows, and which say so when they are incomplete."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from types import TracebackType
+
+import lmdb
+
+from ...proto.errors import ConfigError, DataError, ResourceError
+
+#: Lies in the folder of a database while it is written.
+INCOMPLETE = "conversion.incomplete"
+#: Records between two commits, as in Caffe.
+COMMIT_EVERY = 1000
+_FIRST_MAP_SIZE = 2**26
+
+
+class LmdbWriter:
+    """Writes a new LMDB; use it as a context manager.
+
+    The folder must not exist. While it is written it holds a file ``conversion.incomplete``, which
+    only a successful end removes: readers refuse a database that has it. Records are committed
+    every 1000 and when the writer ends. A full map grows to twice its size and the records since
+    the last commit are written again.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.count = 0
+        try:
+            self.path.mkdir(mode=0o755)
+        except FileExistsError:
+            unfinished = (self.path / INCOMPLETE).exists()
+            state = "an unfinished database is there" if unfinished else "it exists already"
+            raise ConfigError(f"{self.path}: {state}; delete it or give another name") from None
+        except OSError as error:
+            raise ConfigError(f"{self.path}: cannot be created: {error.strerror}") from None
+        (self.path / INCOMPLETE).write_text(f"written by process {os.getpid()}\n")
+        self._waiting: list[tuple[bytes, bytes]] = []
+        self._environment = lmdb.open(
+            str(self.path), map_size=_FIRST_MAP_SIZE, sync=False, meminit=False
+        )
+
+    def __enter__(self) -> LmdbWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            if error is None:
+                self.commit()
+                self._environment.sync(True)
+        finally:
+            self._environment.close()
+        if error is None:
+            (self.path / INCOMPLETE).unlink()
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Add a record; DataError for a key that LMDB cannot hold."""
+        longest = self._environment.max_key_size()
+        if len(key) > longest:
+            raise DataError(
+                f"{self.path}: the key {key.decode(errors='backslashreplace')!r} has {len(key)} "
+                f"bytes, LMDB allows {longest}"
+            )
+        self._waiting.append((key, value))
+        self.count += 1
+        if len(self._waiting) == COMMIT_EVERY:
+            self.commit()
+
+    def commit(self) -> None:
+        """Write what was put since the last commit."""
+        while self._waiting:
+            try:
+                with self._environment.begin(write=True) as transaction:
+                    for key, value in self._waiting:
+                        transaction.put(key, value)
+                self._waiting.clear()
+            except lmdb.MapFullError:
+                self._environment.set_mapsize(2 * self._environment.info()["map_size"])
+            except lmdb.Error as error:
+                if os.strerror(errno.ENOSPC) in str(error):
+                    raise ResourceError(f"{self.path}: the disk is full") from None
+                raise DataError(f"{self.path}: cannot be written: {error}") from None
