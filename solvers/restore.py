@@ -1,0 +1,122 @@
+"""What a snapshot's state holds beyond Caffe's fields, and how a solver continues from it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..netdef import Net
+from ..proto.errors import ConfigError, Fault, SnapshotError
+from . import checks
+from .requirements import SolverDocument, place
+
+if TYPE_CHECKING:
+    from .solver import Solver
+
+VERSION = 1
+
+
+def capture(solver: Solver) -> dict[str, Any]:
+    """Everything that a run depends on besides weights, history, iteration and step, as values that
+    JSON can hold: data positions, generators, what hooks remember, seed, digest, wall time."""
+    return {
+        "version": VERSION,
+        "seed": solver.seed,
+        "seconds": solver.seconds,
+        "digest": digest(solver),
+        "override": list(solver.parameters.override),
+        "sources": [_positions(net) for net in (solver.net, *solver.test_nets)],
+        "generators": _generators(),
+        "hooks": {hook.name: hook.state_dict() for hook in solver.hooks if hook.name},
+    }
+
+
+def release(solver: Solver, state: dict[str, Any], origin: str) -> None:
+    """Continue from what :func:`capture` gave."""
+    if state.get("version") != VERSION:
+        raise SnapshotError(
+            f"{origin}: its resume state has version {state.get('version')}, this program reads "
+            f"{VERSION}"
+        )
+    solver.seed = state["seed"]
+    solver.earlier_seconds = state["seconds"]
+    nets = (solver.net, *solver.test_nets)
+    for net, positions in zip(nets, state["sources"], strict=False):
+        for step in net.sources:
+            step.source.seed(solver.seed)
+            if step.name in positions:
+                step.source.load_state_dict(positions[step.name])
+    _set_generators(state["generators"])
+    for hook in solver.hooks:
+        if hook.name in state["hooks"]:
+            hook.load_state_dict(state["hooks"][hook.name])
+
+
+def _positions(net: Net) -> dict[str, Any]:
+    return {step.name: step.source.state_dict() for step in net.sources}
+
+
+def _generators() -> dict[str, str]:
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return {name: base64.b64encode(s.numpy().tobytes()).decode() for name, s in states.items()}
+
+
+def _set_generators(states: dict[str, str]) -> None:
+    for name, text in states.items():
+        state = torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.uint8)
+        if name == "cpu":
+            torch.set_rng_state(state)
+        elif torch.cuda.is_available():
+            torch.cuda.set_rng_state(state)
+
+
+def digest(solver: Solver) -> dict[str, str]:
+    """A hash for each layer of the train net and of each field of the solver, to tell what was
+    edited between a snapshot and its resumption."""
+    parts = {}
+    for layer in solver.net.to_message().layer:
+        parts[f"layer {layer.name}"] = layer.SerializeToString(deterministic=True)
+    for field, value in solver.parameters.ListFields():
+        text = repr(value) if not hasattr(value, "SerializeToString") else str(value)
+        parts[f"solver {field.name}"] = text.encode()
+    return {name: hashlib.sha256(data).hexdigest()[:16] for name, data in parts.items()}
+
+
+def apply_param_rules(document: SolverDocument, net: Net) -> None:
+    """Set the multipliers that param_rule gives to the parameters of matching layers.
+
+    A parameter whose rate becomes 0 is taken out of the backward pass. ConfigError for a pattern
+    that matches no layer.
+    """
+    faults = []
+    for index, rule in enumerate(document.message.param_rule):
+        chosen = [param for param in net.params if checks.matches(rule.pattern, param.layer)]
+        if not chosen:
+            faults.append(
+                Fault(
+                    f'param_rule: pattern "{rule.pattern}" matches no layer with parameters '
+                    f"(layers: {', '.join(dict.fromkeys(param.layer for param in net.params))})",
+                    place(document, f"param_rule.{index}.pattern"),
+                )
+            )
+        for param in chosen:
+            if rule.HasField("decay_mult"):
+                param.decay_mult = rule.decay_mult
+            if rule.HasField("lr_mult") and param.learnable:
+                param.lr_mult = rule.lr_mult
+                param.tensor.requires_grad_(rule.lr_mult != 0)
+    if faults:
+        raise ConfigError(faults)
+
+
+def restore(solver: Solver, path: str | Path) -> None:
+    """Read state and weights of the snapshot whose state file is ``path`` into ``solver``."""
+    from . import snapshots
+
+    snapshots.load(solver, Path(path))
