@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -76,6 +75,42 @@ def _set_generators(states: dict[str, str]) -> None:
             torch.cuda.set_rng_state(state)
 
 
+#: Solver fields that do not change what weights an iteration leads to.
+_HARMLESS = {
+    "max_iter",
+    "max_epoch",
+    "display",
+    "test_iter",
+    "test_interval",
+    "test_epoch",
+    "test_initialization",
+    "test_compute_loss",
+    "test_net",
+    "test_state",
+    "snapshot",
+    "snapshot_epoch",
+    "snapshot_prefix",
+    "snapshot_format",
+    "snapshot_diff",
+    "snapshot_after_train",
+    "solver_mode",
+    "device_id",
+    "debug_info",
+    "random_seed",
+    "weights",
+    "override",
+    "layer_wise_reduce",
+    "keep_best",
+    "early_stop_patience",
+    "check_finite",
+    "net",
+    "train_net",
+    "net_param",
+    "train_net_param",
+    "test_net_param",
+}
+
+
 def digest(solver: Solver) -> dict[str, str]:
     """A hash for each layer of the train net and of each field of the solver, to tell what was
     edited between a snapshot and its resumption."""
@@ -83,9 +118,22 @@ def digest(solver: Solver) -> dict[str, str]:
     for layer in solver.net.to_message().layer:
         parts[f"layer {layer.name}"] = layer.SerializeToString(deterministic=True)
     for field, value in solver.parameters.ListFields():
-        text = repr(value) if not hasattr(value, "SerializeToString") else str(value)
-        parts[f"solver {field.name}"] = text.encode()
+        if field.name not in _HARMLESS:
+            parts[f"solver field {field.name}"] = repr(value).encode()
     return {name: hashlib.sha256(data).hexdigest()[:16] for name, data in parts.items()}
+
+
+def compare(solver: Solver, then: dict[str, str], origin: str) -> None:
+    """SnapshotError listing what differs between a snapshot's digest and the solver as it is."""
+    now = digest(solver)
+    changed = [name for name in now if name in then and then[name] != now[name]]
+    added = [f"{name} (new)" for name in now if name not in then]
+    removed = [f"{name} (gone)" for name in then if name not in now]
+    if differences := changed + added + removed:
+        raise SnapshotError(
+            f"{origin}: net or solver were edited since this snapshot was written: "
+            f"{', '.join(differences)}; undo that, or ask to go on all the same"
+        )
 
 
 def apply_param_rules(document: SolverDocument, net: Net) -> None:
@@ -113,10 +161,3 @@ def apply_param_rules(document: SolverDocument, net: Net) -> None:
                 param.tensor.requires_grad_(rule.lr_mult != 0)
     if faults:
         raise ConfigError(faults)
-
-
-def restore(solver: Solver, path: str | Path) -> None:
-    """Read state and weights of the snapshot whose state file is ``path`` into ``solver``."""
-    from . import snapshots
-
-    snapshots.load(solver, Path(path))

@@ -1,8 +1,8 @@
 """The solver: builds the nets a solver prototxt names, trains them, and keeps everything a run is.
 
-    solver = Solver("solver.prototxt")
-    solver.listeners.append(print)
-    solver.solve()
+solver = Solver("solver.prototxt")
+solver.listeners.append(print)
+solver.solve()
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ..proto.errors import ConfigError, Fault, ResourceError
 from ..proto.files import read_solver
 from ..proto.positions import Document
 from ..proto.upgrade import upgrade_solver
-from . import checks, events, loop, nets, restore, schedules
+from . import checks, events, loop, nets, restore, schedules, snapshots
 from .hooks import Hook
 from .hooks.assembly import standard_hooks
 from .hooks.signals import Signals
@@ -125,20 +125,18 @@ class Solver:
 
     # -- running -----------------------------------------------------------------------------------
 
-    def solve(self, resume: str | Path | None = None) -> Outcome:
+    def solve(self, resume: str | Path | None = None, *, accept_changes: bool = False) -> Outcome:
         """Train to max_iter, from the snapshot ``resume`` if given; returns how it ended."""
         parameters = self.parameters
         if not parameters.HasField("max_iter"):
-            raise ConfigError(
-                Fault("max_iter (or max_epoch) must be given", place(self.document))
-            )
+            raise ConfigError(Fault("max_iter (or max_epoch) must be given", place(self.document)))
         self.emit(
             events.TrainingStarted(
                 self.net.name, parameters.lr_policy, self.iteration, parameters.max_iter
             )
         )
         if resume is not None:
-            self.restore(resume)
+            self.restore(resume, accept_changes)
         self._train(parameters.max_iter, whole=True)
         return Outcome(self.iteration, self.stopped_by, self._signal)
 
@@ -208,9 +206,13 @@ class Solver:
         for hook in self._hooks_of(Snapshots):
             hook.write(self)
 
-    def restore(self, path: str | Path) -> None:
-        """Continue from a .solverstate (or .solverstate.h5) of this program or of Caffe."""
-        restore.restore(self, path)
+    def restore(self, path: str | Path, accept_changes: bool = False) -> None:
+        """Continue from a .solverstate (or .solverstate.h5) of this program or of Caffe.
+
+        SnapshotError if it is damaged, belongs to another net or solver type, or, unless
+        ``accept_changes``, if net or solver were edited since.
+        """
+        snapshots.load(self, Path(path), accept_changes)
         self.emit(events.Restored(str(path), self.iteration))
 
     # -- the rest ----------------------------------------------------------------------------------
@@ -255,9 +257,7 @@ def _seed(parameters: SolverParameter) -> int:
     return parameters.random_seed if parameters.random_seed >= 0 else secrets.randbits(31)
 
 
-def choose_device(
-    document: SolverDocument, device: torch.device | str | None
-) -> torch.device:
+def choose_device(document: SolverDocument, device: torch.device | str | None) -> torch.device:
     """``device`` if given; otherwise the GPU if solver_mode explicitly asks for it, or the CPU."""
     solver = document.message
     if device is None:

@@ -66,9 +66,7 @@ class Display(Hook):
         seconds = time.perf_counter() - self._started
         rate = (iteration.number - self._last) / seconds if seconds > 0 else 0.0
         self._started, self._last = time.perf_counter(), iteration.number
-        solver.emit(
-            events.Displayed(iteration.number, rate, seconds, self.interval, loss, outputs)
-        )
+        solver.emit(events.Displayed(iteration.number, rate, seconds, self.interval, loss, outputs))
 
     def before_update(self, solver: Solver, iteration: Iteration) -> None:
         if self.is_due(iteration.number):
