@@ -29,7 +29,7 @@ from .hooks import Hook
 from .hooks.assembly import standard_hooks
 from .hooks.signals import Signals
 from .hooks.snapshots import Snapshots
-from .hooks.testing import test_all
+from .hooks.testing import run_tests
 from .requirements import SolverDocument, place
 from .update import Updater
 
@@ -169,7 +169,7 @@ class Solver:
 
     def test_all(self) -> None:
         """Run all test nets now."""
-        test_all(self)
+        run_tests(self)
 
     @property
     def rate(self) -> float:

@@ -28,21 +28,21 @@ class Testing(Hook):
 
     def before_step(self, solver: Solver) -> None:
         if self.is_due(solver.iteration) and (solver.iteration > 0 or self.at_start):
-            test_all(solver)
+            run_tests(solver)
 
     def finish(self, solver: Solver) -> None:
         if self.is_due(solver.iteration):
-            test_all(solver)
+            run_tests(solver)
 
 
-def test_all(solver: Solver, weights: str = "") -> None:
+def run_tests(solver: Solver, weights: str = "") -> None:
     """Test every test net, unless a stop is requested between two batches."""
     for index in range(len(solver.test_nets)):
         if solver.stopped_by is None:
-            test(solver, index, weights)
+            run_test(solver, index, weights)
 
 
-def test(solver: Solver, index: int, weights: str = "") -> None:
+def run_test(solver: Solver, index: int, weights: str = "") -> None:
     """Run test net ``index`` over its test_iter batches and report the means of its outputs.
 
     ``weights`` names the weights that are in the net, if they are not the trained ones.
