@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -187,24 +188,27 @@ class Updater:
         """The history blobs in a snapshot's order: slot after slot, parameters within."""
         return [tensor for slot in self.history for tensor in slot]
 
-    @torch.no_grad()
-    def load_history(self, blobs: Sequence[Tensor], origin: str) -> None:
-        """Take the history from a snapshot's blobs; SnapshotError if they are not this solver's."""
+    def check_history(self, shapes: Sequence[Sequence[int]], origin: str) -> None:
+        """SnapshotError if blobs of these shapes are not this solver's history."""
         own = self.history_list()
-        if len(blobs) != len(own):
+        if len(shapes) != len(own):
             raise SnapshotError(
-                f"{origin}: holds {len(blobs)} history blobs, but solver type {self.solver.type} "
+                f"{origin}: holds {len(shapes)} history blobs, but solver type {self.solver.type} "
                 f"with {len(self.params)} parameters needs {len(own)}; was it written by another "
                 "solver type or net?"
             )
-        for index, (target, source) in enumerate(zip(own, blobs, strict=True)):
-            if target.numel() != source.numel():
+        for index, (target, shape) in enumerate(zip(own, shapes, strict=True)):
+            if target.numel() != math.prod(shape):
                 name = self.params[index % len(self.params)].name
                 raise SnapshotError(
-                    f"{origin}: history blob {index} ({name}) has shape {list(source.shape)}, "
+                    f"{origin}: history blob {index} ({name}) has shape {list(shape)}, "
                     f"but the net needs {list(target.shape)}"
                 )
-        for target, source in zip(own, blobs, strict=True):
+
+    @torch.no_grad()
+    def load_history(self, blobs: Sequence[Tensor]) -> None:
+        """Take the history from a snapshot's blobs, which were checked."""
+        for target, source in zip(self.history_list(), blobs, strict=True):
             target.copy_(source.view(target.shape))
         self.regroup()
 

@@ -1,0 +1,5 @@
+"""What happens beside the loop: testing, display, signals, snapshots, watching for trouble."""
+
+from .base import Hook
+
+__all__ = ["Hook"]

@@ -1,0 +1,117 @@
+"""When snapshots are written; the files are written by a thread while training goes on."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from ...proto.caffe_pb2 import SolverParameter
+from ...proto.errors import CortadoError, ResourceError
+from .. import events, manifest, snapshots
+from ..lock import PrefixLock
+from .base import Hook
+
+if TYPE_CHECKING:
+    from ..loop import Iteration
+    from ..solver import Solver
+
+
+class Snapshots(Hook):
+    """Every ``snapshot`` iterations, when a signal asks for one, and at the end.
+
+    Training waits only while weights and history are copied to the host, and for the previous
+    snapshot if that is still being written. A snapshot that fails is reported and training goes
+    on; only a failing final snapshot is an error.
+    """
+
+    def __init__(self, parameters: SolverParameter) -> None:
+        self.interval = parameters.snapshot
+        self.at_end = parameters.snapshot_after_train
+        self.prefix = parameters.snapshot_prefix
+        #: Iteration of the newest snapshot of this run.
+        self.newest: int | None = None
+        self._lock = PrefixLock(self.prefix) if self.prefix else None
+        self._locked = False
+        self._executor: ThreadPoolExecutor | None = None
+        self._pending: tuple[snapshots.Snapshot, float, Future[float]] | None = None
+
+    def before_train(self, solver: Solver) -> None:
+        solver.updater.keep_difference = solver.parameters.snapshot_diff
+        if self.interval or self.at_end:
+            self._take_lock()
+
+    def _take_lock(self) -> None:
+        if self._lock is None:
+            raise CortadoError("snapshots need a snapshot_prefix in the solver")
+        if not self._locked:
+            self._lock.acquire()
+            self._locked = True
+            manifest.remove_leftovers(self.prefix)
+
+    def after_update(self, solver: Solver, iteration: Iteration) -> None:
+        self._report(solver, wait=False)
+        due = self.interval > 0 and solver.iteration % self.interval == 0
+        if due or solver.snapshot_requested:
+            self.write(solver)
+
+    def after_train(self, solver: Solver) -> None:
+        """The final snapshot, unless one was just written or is not wanted; SIGTERM wants it."""
+        wanted = self.at_end or (solver.stopped_by == "SIGTERM")
+        if wanted and self.newest != solver.iteration:
+            self.write(solver)
+            self._report(solver, wait=True, final=True)
+        self._report(solver, wait=True)
+
+    def write(self, solver: Solver, label: str = "iter") -> None:
+        """Take a snapshot now and have it written."""
+        self._take_lock()
+        self._report(solver, wait=True)
+        began = time.monotonic()
+        solver.snapshot_requested = False
+        snapshot = snapshots.take(solver, label)
+        hdf5 = snapshot.hdf5
+        solver.emit(events.SnapshotStarted(solver.iteration, str(snapshot.weights_path), hdf5))
+        solver.emit(events.StateSnapshotStarted(solver.iteration, str(snapshot.state_path), hdf5))
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(1, thread_name_prefix="snapshot")
+        future = self._executor.submit(_write, snapshot)
+        self.newest = solver.iteration
+        self._pending = (snapshot, time.monotonic() - began, future)
+
+    def _report(self, solver: Solver, wait: bool, final: bool = False) -> None:
+        """Say how the pending snapshot went, once it is written (or now, if ``wait``)."""
+        if self._pending is None or not (wait or self._pending[2].done()):
+            return
+        snapshot, stall, future = self._pending
+        self._pending = None
+        iteration = snapshot.state.iter
+        try:
+            seconds = future.result()
+        except (OSError, CortadoError) as error:
+            if self.newest == iteration:
+                self.newest = None
+            reason = f"{error} (about {snapshot.bytes:,} bytes were needed)"
+            if final:
+                raise ResourceError(f"the final snapshot could not be written: {reason}") from error
+            solver.emit(events.SnapshotFailed(iteration, str(snapshot.weights_path), reason))
+            return
+        weights, state = str(snapshot.weights_path), str(snapshot.state_path)
+        solver.emit(events.SnapshotWritten(iteration, weights, state, stall, seconds))
+
+    def close(self, solver: Solver) -> None:
+        try:
+            self._report(solver, wait=True)
+        finally:
+            if self._executor is not None:
+                self._executor.shutdown()
+                self._executor = None
+            if self._locked and self._lock is not None:
+                self._lock.release()
+                self._locked = False
+
+
+def _write(snapshot: snapshots.Snapshot) -> float:
+    began = time.monotonic()
+    snapshot.write()
+    return time.monotonic() - began

@@ -1,0 +1,179 @@
+"""Writing snapshots in Caffe's formats and continuing from them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from ..netdef import Net
+from ..netdef.weights import collect
+from ..proto.caffe_pb2 import NetParameter, SolverParameter
+from ..proto.errors import SnapshotError
+from ..proto.state import SolverSnapshot, read_state, write_state, write_state_hdf5
+from ..proto.weights import LayerBlobs, write_weights, write_weights_hdf5
+from . import manifest, restore
+
+if TYPE_CHECKING:
+    from .solver import Solver
+
+#: Key of our own part of a state among its extra values.
+RESUME = "resume"
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A run at one moment, copied to the host: can be written while training goes on."""
+
+    prefix: str
+    weights_path: Path
+    state_path: Path
+    hdf5: bool
+    definition: NetParameter
+    blobs: list[LayerBlobs]
+    state: SolverSnapshot
+
+    def write(self) -> None:
+        """Write weights, then state, then their checksums; each appears complete or not at all."""
+        if self.hdf5:
+            write_weights_hdf5(self.weights_path, self.blobs)
+            write_state_hdf5(self.state_path, self.state)
+        else:
+            write_weights(self.weights_path, self.definition, self.blobs)
+            write_state(self.state_path, self.state)
+        manifest.record(self.prefix, self.weights_path, self.state_path)
+
+    @property
+    def bytes(self) -> int:
+        """What the arrays take, about the size of the files."""
+        blobs = [blob for layer in self.blobs for blob in layer.blobs if blob is not None]
+        arrays = [blob.data for blob in blobs] + [b.diff for b in blobs if b.diff is not None]
+        return sum(array.nbytes for array in [*arrays, *self.state.history])
+
+
+def paths(solver: Solver, label: str = "iter") -> tuple[Path, Path, bool]:
+    """Weights path, state path, and whether they are HDF5, for the solver's present iteration."""
+    parameters = solver.parameters
+    hdf5 = parameters.snapshot_format == SolverParameter.HDF5
+    stem = f"{parameters.snapshot_prefix}_{label}_{solver.iteration}"
+    ending = ".h5" if hdf5 else ""
+    return Path(f"{stem}.caffemodel{ending}"), Path(f"{stem}.solverstate{ending}"), hdf5
+
+
+def take(solver: Solver, label: str = "iter") -> Snapshot:
+    """Copy everything a snapshot holds to the host."""
+    weights_path, state_path, hdf5 = paths(solver, label)
+    history = [_host_copy(tensor) for tensor in solver.updater.history_list()]
+    extra = {RESUME: json.dumps(restore.capture(solver))}
+    state = SolverSnapshot(
+        solver.iteration, str(weights_path), solver.current_step, history, dict(extra)
+    )
+    blobs = _blobs(solver, with_sharers=not hdf5)
+    return Snapshot(
+        solver.parameters.snapshot_prefix,
+        weights_path,
+        state_path,
+        hdf5,
+        solver.net.to_message(),
+        blobs,
+        state,
+    )
+
+
+def _host_copy(tensor: torch.Tensor) -> np.ndarray:
+    copied: np.ndarray = tensor.detach().to("cpu", copy=True).contiguous().numpy()
+    return copied
+
+
+def _blobs(solver: Solver, with_sharers: bool) -> list[LayerBlobs]:
+    """The weights; with snapshot_diff also what the last update subtracted from them."""
+    owners = {(param.layer, param.index): n for n, param in enumerate(solver.net.params)}
+    differences = solver.updater.difference if solver.parameters.snapshot_diff else []
+    layers = collect(solver.net)
+    shared = _owner_of_shared(solver.net)
+    for layer in layers:
+        for index, blob in enumerate(layer.blobs):
+            if blob is None:
+                continue
+            number = owners.get((layer.name, index))
+            if number is None and not with_sharers:
+                layer.blobs[index] = None
+                continue
+            if number is None:
+                number = shared.get((layer.name, index))
+            difference = None
+            if solver.parameters.snapshot_diff:
+                known = number is not None and number < len(differences)
+                difference = (
+                    _host_copy(differences[number]).reshape(blob.data.shape)
+                    if known and number is not None
+                    else np.zeros_like(blob.data)
+                )
+            layer.blobs[index] = replace(blob, data=blob.data.copy(), diff=difference)
+    return layers
+
+
+def _owner_of_shared(net: Net) -> dict[tuple[str, int], int]:
+    """For every blob of every layer, the number of the parameter whose memory it is."""
+    by_address = {param.tensor.data_ptr(): n for n, param in enumerate(net.params)}
+    return {
+        (step.name, index): by_address[address]
+        for step in net.steps
+        for index in range(len(step.layer.blobs))
+        if (address := step.layer.blob(index).data_ptr()) in by_address
+    }
+
+
+def load(solver: Solver, path: Path, accept_changes: bool = False) -> None:
+    """Continue ``solver`` from the state file ``path`` and the weights it names.
+
+    SnapshotError for a damaged file, another solver type or net, or, unless ``accept_changes``,
+    a net or solver that was edited since.
+    """
+    prefix = manifest.prefix_of(path)
+    entries = manifest.read(prefix) if prefix else {}
+    if path.is_file():
+        manifest.verify(path, entries)
+    state = read_state(path)
+    weights = manifest.weights_of(path, state.learned_net)
+    manifest.verify(weights, entries)
+    resume = _resume_state(state, path)
+    if resume and not accept_changes:
+        restore.compare(solver, resume["digest"], str(path))
+    solver.updater.check_history([array.shape for array in state.history], str(path))
+    solver.net.load(weights)
+    solver.updater.load_history([torch.from_numpy(array) for array in state.history])
+    solver.iteration, solver.current_step = state.iter, state.current_step
+    if resume:
+        restore.release(solver, resume, str(path))
+
+
+def _resume_state(state: SolverSnapshot, path: Path) -> dict | None:
+    """Our own part of a state, None if Caffe wrote it."""
+    text = state.extra.get(RESUME)
+    if text is None:
+        return None
+    try:
+        resume = json.loads(str(text))
+    except ValueError:
+        resume = None
+    if not isinstance(resume, dict):
+        raise SnapshotError(f"{path}: its resume state cannot be read")
+    return resume
+
+
+def latest(prefix: str, notice: Callable[[str], None]) -> Path | None:
+    """The newest complete snapshot of a prefix; what speaks against newer ones goes to ``notice``.
+
+    This is what ``--snapshot=auto`` continues from; None means to start afresh.
+    """
+    rejected: list[str] = []
+    found = manifest.find_latest(prefix, rejected)
+    for reason in rejected:
+        notice(f"snapshot passed over: {reason}")
+    return found
