@@ -34,7 +34,9 @@ def load(name: str) -> ModuleType | None:
 
 
 def module_names() -> list[str]:
-    return [found.name for found in pkgutil.iter_modules(import_module(PACKAGE).__path__)]
+    """Modules of this package; its subpackages hold what the subcommands share."""
+    found = pkgutil.iter_modules(import_module(PACKAGE).__path__)
+    return [module.name for module in found if not module.ispkg]
 
 
 def subcommands() -> dict[str, ModuleType]:

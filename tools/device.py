@@ -33,7 +33,9 @@ def ids(flag: str) -> list[int]:
             if torch.version.cuda is None
             else f"torch (CUDA {torch.version.cuda}) finds no GPU or no driver that fits"
         )
-        raise ResourceError(f"--gpu {flag}: no GPU on this machine: {reason}; leave --gpu out for the CPU")
+        raise ResourceError(
+            f"--gpu {flag}: no GPU on this machine: {reason}; leave --gpu out for the CPU"
+        )
     if flag == "all":
         return list(range(present))
     words = comma_list(flag)

@@ -38,9 +38,7 @@ class Parser(argparse.ArgumentParser):
     def flags(self) -> dict[str, argparse.Action]:
         """Every flag by its name without dashes, underscores for dashes."""
         return {
-            _name(option): action
-            for action in self._actions
-            for option in action.option_strings
+            _name(option): action for action in self._actions for option in action.option_strings
         }
 
 
@@ -85,7 +83,9 @@ def canonical(tokens: Sequence[str], parser: Parser) -> list[str]:
         if action is None and isinstance(positive, argparse.BooleanOptionalAction):
             name, action, equals, value = name.removeprefix("no"), positive, "=", "false"
         if action is None:
-            parser.error(f"unknown flag {spelling!r}{nearest(spelling.lstrip('-'), flags)}")
+            parser.error(
+                f"unknown flag {spelling!r}{nearest(spelling, (f'--{known}' for known in flags))}"
+            )
         if isinstance(action, argparse.BooleanOptionalAction):
             out.append(_boolean(parser, name, value if equals else "true"))
         elif equals:
