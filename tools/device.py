@@ -1,4 +1,4 @@
-"""Which device a command runs on, from its ``--gpu`` flag and the solver; what devices there are."""
+"""Which device a command runs on, from its ``--gpu`` flag and the solver; what there is."""
 
 from __future__ import annotations
 

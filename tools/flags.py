@@ -1,7 +1,7 @@
 """Flags the way Caffe's command line takes them, on top of argparse.
 
-gflags accepts ``-solver f``, ``--solver f``, ``-solver=f``, ``--solver=f``, booleans as ``--encoded``,
-``--encoded=true`` or ``--noencoded``, and dashes for underscores. :func:`canonical` rewrites all of
+gflags accepts ``-solver f``, ``--solver f``, ``-solver=f``, ``--solver=f``, booleans as
+``--encoded``, ``--encoded=true`` or ``--noencoded``, and dashes for underscores. :func:`canonical` rewrites all of
 these into the one spelling that argparse knows, so that a subcommand declares plain
 ``--long_name`` options and nothing else.
 """
@@ -17,6 +17,7 @@ from typing import NoReturn
 from ..proto.errors import ConfigError, nearest
 
 _TRUE = ("true", "t", "yes", "y", "1")
+END_OF_FLAGS = "--"
 _FALSE = ("false", "f", "no", "n", "0")
 
 
@@ -71,7 +72,7 @@ def canonical(tokens: Sequence[str], parser: Parser) -> list[str]:
     waiting = list(reversed(expand_flag_files(tokens)))
     while waiting:
         token = waiting.pop()
-        if token == "--":
+        if token == END_OF_FLAGS:
             return [*out, "--", *reversed(waiting)]
         if not is_flag(token):
             out.append(token)

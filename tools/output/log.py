@@ -188,10 +188,10 @@ class Log:
         #: What shows a line; a live display puts itself in its place.
         self.show: Callable[[str], object] = lambda line: print(line, file=sys.stderr, flush=True)
         self._files: list[TextIO] = [_open(Path(path))] if path else []
-        folder = os.environ.get("GLOG_log_dir")
+        folder = os.environ.get("GLOG_log_dir")  # noqa: SIM112
         if folder:
             self._files.append(_glog_file(Path(folder)))
-        level = os.environ.get("GLOG_minloglevel", "")
+        level = os.environ.get("GLOG_minloglevel", "")  # noqa: SIM112
         self._lowest = int(level) if level.isdigit() else 0
 
     def __call__(self, event: Event) -> None:
