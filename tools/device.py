@@ -116,3 +116,10 @@ def describe_gpu(index: int) -> dict[str, str]:
         "Number of multiprocessors": str(found.multi_processor_count),
         "torch": f"{torch.__version__} (CUDA {torch.version.cuda})",
     }
+
+
+def announcement(name: str) -> str:
+    """The log line that says where a command runs."""
+    if not name.startswith("cuda"):
+        return "Use CPU."
+    return f"Using GPUs {name.partition(':')[2] or 0}"

@@ -65,9 +65,9 @@ class Speed(ProgressColumn):
 
 @contextmanager
 def live(log: Log, images: int) -> Iterator[list[Callable[[Event], None]]]:
-    """The listeners of a run: the log, and on a terminal a live display that keeps below it."""
+    """The listeners that show a run live: on a terminal a line that keeps below the log's."""
     if not sys.stderr.isatty():
-        yield [log]
+        yield []
         return
     console = Console(stderr=True)
     columns = (
@@ -83,7 +83,7 @@ def live(log: Log, images: int) -> Iterator[list[Callable[[Event], None]]]:
             line, markup=False, highlight=False, soft_wrap=True, style=_style(line)
         )
         try:
-            yield [log, Live(progress, images)]
+            yield [Live(progress, images)]
         finally:
             log.show = shown
 
