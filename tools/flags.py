@@ -1,9 +1,9 @@
 """Flags the way Caffe's command line takes them, on top of argparse.
 
 gflags accepts ``-solver f``, ``--solver f``, ``-solver=f``, ``--solver=f``, booleans as
-``--encoded``, ``--encoded=true`` or ``--noencoded``, and dashes for underscores. :func:`canonical` rewrites all of
-these into the one spelling that argparse knows, so that a subcommand declares plain
-``--long_name`` options and nothing else.
+``--encoded``, ``--encoded=true`` or ``--noencoded``, and dashes for underscores. :func:`canonical`
+rewrites all of these into the one spelling that argparse knows, so that a subcommand declares
+plain ``--long_name`` options and nothing else.
 """
 
 from __future__ import annotations

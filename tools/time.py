@@ -9,72 +9,53 @@ example:
 from __future__ import annotations
 
 import argparse
+import logging
 from typing import TYPE_CHECKING
 
-from ..proto.errors import ConfigError
-from . import device
-from .flags import at_least, comma_list, one_of
+from . import nets
+from .flags import at_least, one_of
 
 if TYPE_CHECKING:
-    from .output.log import Log
     from .output.stopwatch import LayerTimes
+
+logger = logging.getLogger(__name__)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default="", help="net prototxt (required)")
-    parser.add_argument("--weights", default="", help="weights to load")
+    nets.configure_net(parser)
     parser.add_argument("--iterations", type=at_least(1), default=50, help="loops (default 50)")
-    parser.add_argument("--phase", type=one_of("train", "test"), default="train")
-    parser.add_argument("--gpu", default="", help="GPU id; the CPU without it")
-    parser.add_argument("--level", type=int, default=0, help="level of the net's state")
-    parser.add_argument("--stage", default="", help="stages of the net's state, a comma list")
-    parser.add_argument("--log_file", default="", help="append the log lines to this file too")
+    parser.add_argument(
+        "--phase", type=one_of("train", "test"), default="train", help="TRAIN (default) or TEST"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    if not args.model:
-        raise ConfigError("cortado time: --model FILE is needed to time a net")
-    from ..netdef import Net
-    from .output.log import Log
     from .output.stopwatch import measure
 
-    with Log(args.log_file or None) as log:
-        where = device.first(args.gpu)
-        log.info(device.announcement(where))
-        net = Net(
-            args.model,
-            args.phase.upper(),
-            level=args.level,
-            stages=comma_list(args.stage),
-            weights=args.weights or None,
-            device=where,
-        )
-        try:
-            log.info("Performing Forward")
-            log.info(f"Initial loss: {float(measure(net).loss):g}")
-            log.info("*** Benchmark begins ***")
-            log.info(f"Testing for {args.iterations} iterations.")
-            passes = []
-            for loop in range(1, args.iterations + 1):
-                passes.append(measure(net))
-                log.info(f"Iteration: {loop} forward-backward time: {passes[-1].total:g} ms.")
-        finally:
-            net.close()
-        _summary(passes, log)
+    with nets.opened(args, args.phase.upper()) as net:
+        logger.info("Performing Forward")
+        logger.info(f"Initial loss: {float(measure(net).loss):g}")
+        logger.info("*** Benchmark begins ***")
+        logger.info(f"Testing for {args.iterations} iterations.")
+        passes = []
+        for loop in range(1, args.iterations + 1):
+            passes.append(measure(net))
+            logger.info(f"Iteration: {loop} forward-backward time: {passes[-1].total:g} ms.")
+    _summary(passes)
     return 0
 
 
-def _summary(passes: list[LayerTimes], log: Log) -> None:
+def _summary(passes: list[LayerTimes]) -> None:
     count = len(passes)
-    log.info("Average time per layer: ")
+    logger.info("Average time per layer: ")
     for name in passes[0].forward:
         for direction in ("forward", "backward"):
             mean = sum(getattr(each, direction)[name] for each in passes) / count
-            log.info(f"{name:>10}\t{direction}: {mean:g} ms.")
+            logger.info(f"{name:>10}\t{direction}: {mean:g} ms.")
     forward = sum(sum(each.forward.values()) for each in passes)
     backward = sum(sum(each.backward.values()) for each in passes)
-    log.info(f"Average Forward pass: {forward / count:g} ms.")
-    log.info(f"Average Backward pass: {backward / count:g} ms.")
-    log.info(f"Average Forward-Backward: {(forward + backward) / count:g} ms.")
-    log.info(f"Total Time: {forward + backward:g} ms.")
-    log.info("*** Benchmark ends ***")
+    logger.info(f"Average Forward pass: {forward / count:g} ms.")
+    logger.info(f"Average Backward pass: {backward / count:g} ms.")
+    logger.info(f"Average Forward-Backward: {(forward + backward) / count:g} ms.")
+    logger.info(f"Total Time: {forward + backward:g} ms.")
+    logger.info("*** Benchmark ends ***")

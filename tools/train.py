@@ -10,6 +10,7 @@ example:
 from __future__ import annotations
 
 import argparse
+import logging
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -19,9 +20,10 @@ from .flags import comma_list, one_of
 
 if TYPE_CHECKING:
     from ..solvers import Solver
-    from .output.log import Log
 
 EFFECTS = ("stop", "snapshot", "none")
+
+logger = logging.getLogger(__name__)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +45,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="snapshot",
         help=f"what SIGHUP does: {effects} (default snapshot)",
     )
-    parser.add_argument("--log_file", default="", help="append the log lines to this file too")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -54,20 +55,14 @@ def run(args: argparse.Namespace) -> int:
             "cortado train: give --snapshot to continue a run or --weights to start a new one "
             "from trained weights, not both"
         )
-    from .output.log import Log
-
-    with Log(args.log_file or None) as log:
-        return _train(args, log)
-
-
-def _train(args: argparse.Namespace, log: Log) -> int:
     from ..proto.files import read_solver
     from ..solvers import Solver
+    from .output.log import write
     from .output.progress import live
 
     document = read_solver(args.solver)
     where = device.for_solver(args.gpu, document.message)
-    log.info(device.announcement(where))
+    logger.info(device.announcement(where))
     # A snapshot holds the weights, so those that the solver names must not be loaded over them.
     weights = [] if args.snapshot else comma_list(args.weights) or None
     with ExitStack() as stack:
@@ -78,17 +73,17 @@ def _train(args: argparse.Namespace, log: Log) -> int:
                 level=args.level,
                 stages=comma_list(args.stage),
                 weights=weights,
-                listeners=[log],
+                listeners=[write],
                 sigint=args.sigint_effect or "stop",
                 sighup=args.sighup_effect,
             )
         )
-        solver.listeners += stack.enter_context(live(log, images_per_iteration(solver)))
-        log.info("Starting Optimization")
+        solver.listeners += stack.enter_context(live(images_per_iteration(solver)))
+        logger.info("Starting Optimization")
         if args.snapshot:
-            log.info(f"Resuming from {args.snapshot}")
+            logger.info(f"Resuming from {args.snapshot}")
         outcome = solver.solve(args.snapshot or None)
-        log.info("Optimization Done.")
+        logger.info("Optimization Done.")
     if outcome.signal is None or (outcome.signal.name == "SIGINT" and args.sigint_effect):
         return 0
     return 128 + outcome.signal

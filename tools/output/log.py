@@ -1,32 +1,23 @@
-"""Log lines as Caffe prints them, so that existing log parsers can read them.
+"""The log lines that events stand for, in Caffe's words, so that existing log parsers read them.
 
-A line is ``I1121 23:18:38.123456  4242 file.py:88] message``: severity, month and day without the
-year (parsers take four digits), time, process and origin. Values are printed with six significant
-digits; not-a-number is ``nan`` and never signed.
+Values are printed with six significant digits; not-a-number is ``nan`` and never signed.
 """
 
 from __future__ import annotations
 
-import getpass
-import os
-import socket
-import sys
-from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime
+import logging
+from collections.abc import Iterable, Iterator
 from functools import singledispatch
-from pathlib import Path
-from types import TracebackType
-from typing import TextIO
 
-from ...proto.errors import ResourceError
 from ...solvers import events
 from ...solvers.events import Event, Output
 
-INFO, WARNING, ERROR = "I", "W", "E"
-_RANK = {severity: rank for rank, severity in enumerate((INFO, WARNING, ERROR))}
+logger = logging.getLogger(__name__)
 
-#: One line of the log before it gets its prefix: severity and message.
-Line = tuple[str, str]
+INFO, WARNING = logging.INFO, logging.WARNING
+
+#: One line of the log before it gets its prefix: level and message.
+Line = tuple[int, str]
 
 
 def number(value: float) -> str:
@@ -177,79 +168,7 @@ def _(event: events.TrainingFinished) -> Iterable[Line]:
     yield INFO, "Optimization Done."
 
 
-class Log:
-    """Writes log lines to standard error and to a file; a listener of solver events.
-
-    ``path`` is a file to append to. The environment's ``GLOG_log_dir`` asks for a copy there under
-    glog's file name, ``GLOG_minloglevel`` (0 to 2) leaves out what is less severe.
-    """
-
-    def __init__(self, path: str | Path | None = None) -> None:
-        #: What shows a line; a live display puts itself in its place.
-        self.show: Callable[[str], object] = lambda line: print(line, file=sys.stderr, flush=True)
-        self._files: list[TextIO] = [_open(Path(path))] if path else []
-        folder = os.environ.get("GLOG_log_dir")  # noqa: SIM112
-        if folder:
-            self._files.append(_glog_file(Path(folder)))
-        level = os.environ.get("GLOG_minloglevel", "")  # noqa: SIM112
-        self._lowest = int(level) if level.isdigit() else 0
-
-    def __call__(self, event: Event) -> None:
-        for severity, message in lines(event):
-            self.write(severity, message)
-
-    def info(self, message: str) -> None:
-        self.write(INFO, message)
-
-    def warning(self, message: str) -> None:
-        self.write(WARNING, message)
-
-    def write(self, severity: str, message: str) -> None:
-        if _RANK[severity] < self._lowest:
-            return
-        line = prefix(severity, sys._getframe(2)) + message
-        self.show(line)
-        for file in self._files:
-            print(line, file=file, flush=True)
-
-    def close(self) -> None:
-        for file in self._files:
-            file.close()
-
-    def __enter__(self) -> Log:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-
-def prefix(severity: str, frame: object = None) -> str:
-    """The start of a line written now; exactly four words, the last with its bracket."""
-    stamp = datetime.now().strftime("%m%d %H:%M:%S.%f")
-    code = getattr(frame, "f_code", None)
-    origin = Path(code.co_filename).name if code else "cortado.py"
-    return f"{severity}{stamp} {os.getpid():5d} {origin}:{getattr(frame, 'f_lineno', 1)}] "
-
-
-def _open(path: Path) -> TextIO:
-    try:
-        return path.open("a", encoding="utf-8")
-    except OSError as error:
-        raise ResourceError(f"log file {str(path)!r}: {error.strerror}") from None
-
-
-def _glog_file(folder: Path) -> TextIO:
-    """A new file in ``folder`` under glog's name, and the link ``caffe.INFO`` to it."""
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    host = socket.gethostname().partition(".")[0]
-    name = f"caffe.{host}.{getpass.getuser()}.log.INFO.{stamp}.{os.getpid()}"
-    file = _open(folder / name)
-    link = folder / "caffe.INFO"
-    link.unlink(missing_ok=True)
-    link.symlink_to(name)
-    return file
+def write(event: Event) -> None:
+    """Log the lines of ``event``; a listener of solver events."""
+    for level, message in lines(event):
+        logger.log(level, "%s", message)

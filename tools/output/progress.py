@@ -12,7 +12,8 @@ from rich.text import Text
 
 from ...solvers import events
 from ...solvers.events import Event
-from .log import Log, number
+from .glog import TERMINAL
+from .log import number
 
 
 class Live:
@@ -64,7 +65,7 @@ class Speed(ProgressColumn):
 
 
 @contextmanager
-def live(log: Log, images: int) -> Iterator[list[Callable[[Event], None]]]:
+def live(images: int) -> Iterator[list[Callable[[Event], None]]]:
     """The listeners that show a run live: on a terminal a line that keeps below the log's."""
     if not sys.stderr.isatty():
         yield []
@@ -78,14 +79,13 @@ def live(log: Log, images: int) -> Iterator[list[Callable[[Event], None]]]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, refresh_per_second=4, transient=True) as progress:
-        shown = log.show
-        log.show = lambda line: console.print(
+        TERMINAL.show = lambda line: console.print(
             line, markup=False, highlight=False, soft_wrap=True, style=_style(line)
         )
         try:
             yield [Live(progress, images)]
         finally:
-            log.show = shown
+            TERMINAL.show = TERMINAL.plain
 
 
 def _style(line: str) -> str:
