@@ -19,6 +19,7 @@ from types import ModuleType
 
 from .. import __version__
 from ..proto.errors import ConfigError, CortadoError, ResourceError, nearest
+from .output.glog import logging_to
 from .flags import Parser, canonical, expand_flag_files, is_flag, switch, takes_next
 
 INTERRUPTED = 128 + signal.SIGINT
@@ -34,7 +35,9 @@ def load(name: str) -> ModuleType | None:
 
 
 def module_names() -> list[str]:
-    return [found.name for found in pkgutil.iter_modules(import_module(PACKAGE).__path__)]
+    """Modules of this package; its subpackages hold what the subcommands share."""
+    found = pkgutil.iter_modules(import_module(PACKAGE).__path__)
+    return [module.name for module in found if not module.ispkg]
 
 
 def subcommands() -> dict[str, ModuleType]:
@@ -55,6 +58,7 @@ def build_parser(name: str, module: ModuleType) -> Parser:
     shared.add_argument("--help", "--helpshort", "-h", action="help", help="show this and exit")
     # --flagfile is expanded before argparse reads the flags; it is declared here for the help.
     shared.add_argument("--flagfile", metavar="FILE", help="read more flags from FILE, one a line")
+    shared.add_argument("--log_file", default="", help="append the log lines to this file too")
     switch(shared, "debug", "show the traceback of an error")  # type: ignore[arg-type]
     return parser
 
@@ -110,7 +114,8 @@ def dispatch(tokens: Sequence[str]) -> int:
     name, module, rest = split(expand_flag_files(tokens))
     parser = build_parser(name, module)
     args = parser.parse_args(canonical(rest, parser))
-    return int(module.run(args))
+    with logging_to(args.log_file):
+        return int(module.run(args))
 
 
 def report(error: BaseException) -> int:

@@ -1,4 +1,4 @@
-"""Which device a command runs on, from its ``--gpu`` flag and the solver; what devices there are."""
+"""Which device a command runs on, from its ``--gpu`` flag and the solver; what there is."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ def ids(flag: str) -> list[int]:
             if torch.version.cuda is None
             else f"torch (CUDA {torch.version.cuda}) finds no GPU or no driver that fits"
         )
-        raise ResourceError(f"--gpu {flag}: no GPU on this machine: {reason}; leave --gpu out for the CPU")
+        raise ResourceError(
+            f"--gpu {flag}: no GPU on this machine: {reason}; leave --gpu out for the CPU"
+        )
     if flag == "all":
         return list(range(present))
     words = comma_list(flag)
@@ -114,3 +116,10 @@ def describe_gpu(index: int) -> dict[str, str]:
         "Number of multiprocessors": str(found.multi_processor_count),
         "torch": f"{torch.__version__} (CUDA {torch.version.cuda})",
     }
+
+
+def announcement(name: str) -> str:
+    """The log line that says where a command runs."""
+    if not name.startswith("cuda"):
+        return "Use CPU."
+    return f"Using GPUs {name.partition(':')[2] or 0}"

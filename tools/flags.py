@@ -1,9 +1,9 @@
 """Flags the way Caffe's command line takes them, on top of argparse.
 
-gflags accepts ``-solver f``, ``--solver f``, ``-solver=f``, ``--solver=f``, booleans as ``--encoded``,
-``--encoded=true`` or ``--noencoded``, and dashes for underscores. :func:`canonical` rewrites all of
-these into the one spelling that argparse knows, so that a subcommand declares plain
-``--long_name`` options and nothing else.
+gflags accepts ``-solver f``, ``--solver f``, ``-solver=f``, ``--solver=f``, booleans as
+``--encoded``, ``--encoded=true`` or ``--noencoded``, and dashes for underscores. :func:`canonical`
+rewrites all of these into the one spelling that argparse knows, so that a subcommand declares
+plain ``--long_name`` options and nothing else.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import NoReturn
 from ..proto.errors import ConfigError, nearest
 
 _TRUE = ("true", "t", "yes", "y", "1")
+END_OF_FLAGS = "--"
 _FALSE = ("false", "f", "no", "n", "0")
 
 
@@ -38,9 +39,7 @@ class Parser(argparse.ArgumentParser):
     def flags(self) -> dict[str, argparse.Action]:
         """Every flag by its name without dashes, underscores for dashes."""
         return {
-            _name(option): action
-            for action in self._actions
-            for option in action.option_strings
+            _name(option): action for action in self._actions for option in action.option_strings
         }
 
 
@@ -73,7 +72,7 @@ def canonical(tokens: Sequence[str], parser: Parser) -> list[str]:
     waiting = list(reversed(expand_flag_files(tokens)))
     while waiting:
         token = waiting.pop()
-        if token == "--":
+        if token == END_OF_FLAGS:
             return [*out, "--", *reversed(waiting)]
         if not is_flag(token):
             out.append(token)
@@ -85,7 +84,9 @@ def canonical(tokens: Sequence[str], parser: Parser) -> list[str]:
         if action is None and isinstance(positive, argparse.BooleanOptionalAction):
             name, action, equals, value = name.removeprefix("no"), positive, "=", "false"
         if action is None:
-            parser.error(f"unknown flag {spelling!r}{nearest(spelling.lstrip('-'), flags)}")
+            parser.error(
+                f"unknown flag {spelling!r}{nearest(spelling, (f'--{known}' for known in flags))}"
+            )
         if isinstance(action, argparse.BooleanOptionalAction):
             out.append(_boolean(parser, name, value if equals else "true"))
         elif equals:

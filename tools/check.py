@@ -1,0 +1,148 @@
+"""Check a net or solver without running it: a table of its layers, or everything wrong with it.
+
+For a solver its train net and test nets are checked as well; all faults are shown together.
+
+example:
+  cortado check examples/digits/solver.prototxt
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..proto.errors import ConfigError, Fault
+from .flags import comma_list, one_of
+
+if TYPE_CHECKING:
+    from ..netdef.blueprint import Blueprint
+
+#: Fields that only a solver has; one of them at the start of a line tells what a file is.
+_SOLVER_FIELDS = re.compile(
+    r"^\s*(net|net_param|train_net|train_net_param|base_lr|lr_policy|max_iter)\s*[:{]", re.MULTILINE
+)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", nargs="+", metavar="FILE", help="net or solver prototxt")
+    parser.add_argument(
+        "--phase", type=one_of("train", "test"), help="phase of a net (default: both)"
+    )
+    parser.add_argument("--level", type=int, default=0, help="level of the net's state")
+    parser.add_argument("--stage", default="", help="stages of the net's state, a comma list")
+
+
+def run(args: argparse.Namespace) -> int:
+    faults: list[Fault] = []
+    for name in args.files:
+        with collecting(faults):
+            for title, plan in plans(name, args, faults):
+                print(f"{title}\n{table(plan)}\n")
+    if faults:
+        raise ConfigError(list(dict.fromkeys(faults)))
+    return 0
+
+
+@contextmanager
+def collecting(faults: list[Fault]) -> Iterator[None]:
+    """Add the faults that the block finds to ``faults`` instead of raising them."""
+    try:
+        yield
+    except ConfigError as error:
+        faults += error.faults
+
+
+def plans(
+    name: str, args: argparse.Namespace, faults: list[Fault]
+) -> Iterator[tuple[str, Blueprint]]:
+    """A title and a plan for each net that the file ``name`` declares."""
+    from ..netdef import blueprint
+
+    path = Path(name)
+    if path.is_file() and _SOLVER_FIELDS.search(path.read_text("utf-8", "replace")):
+        yield from _solver_plans(name, args, faults)
+        return
+    for phase in (args.phase.upper(),) if args.phase else ("TRAIN", "TEST"):
+        with collecting(faults):
+            plan = blueprint.draw(name, phase, args.level, comma_list(args.stage))
+            yield f"{name} ({phase})", plan
+
+
+def _solver_plans(
+    name: str, args: argparse.Namespace, faults: list[Fault]
+) -> Iterator[tuple[str, Blueprint]]:
+    from ..netdef import blueprint
+    from ..proto.files import read_solver
+    from ..solvers import checks, nets
+
+    document = read_solver(name)
+    with collecting(faults):
+        checks.check(document)
+    definitions = []
+    if not any(True for _ in nets.check(document)):
+        with collecting(faults):
+            definitions.append(nets.train_definition(document, args.level, comma_list(args.stage)))
+            definitions += nets.test_definitions(document)
+    for index, each in enumerate(definitions):
+        state = each.state
+        title = f"{each.source or name}: " + (f"test net #{index - 1}" if index else "train net")
+        with collecting(faults):
+            yield title, blueprint.draw(each.document, state.phase, state.level, state.stage)
+
+
+def table(plan: Blueprint) -> str:
+    """Layers with their connections, shapes, parameters, work and memory, and the sums below."""
+    from ..netdef.memory import blob_bytes, parameter_bytes
+    from ..netdef.summary import summarize
+
+    rows = [("layer", "type", "bottoms", "tops", "shape", "params", "MACs", "memory")]
+    summaries = summarize(plan)
+    for each in summaries:
+        shapes = ", ".join("x".join(map(str, shape)) or "1" for shape in each.top_shapes)
+        rows.append(
+            (
+                each.name,
+                each.type,
+                ", ".join(each.bottoms),
+                ", ".join(each.tops),
+                shapes,
+                f"{each.parameters:,}",
+                amount(each.macs),
+                f"{amount(each.bytes)}B",
+            )
+        )
+    parameters = sum(each.parameters for each in summaries)
+    macs = sum(each.macs for each in summaries)
+    foot = (
+        f"{len(summaries)} layers, {parameters:,} parameters ({amount(parameter_bytes(plan))}B), "
+        f"{amount(macs)}MACs a forward pass, {amount(blob_bytes(plan))}B of blobs; "
+        f"outputs: {', '.join(plan.outputs) or 'none'}"
+    )
+    return f"{aligned(rows, right=(5, 6, 7))}\n{foot}"
+
+
+def aligned(rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> str:
+    """``rows`` in columns, the columns of ``right`` flush right, a rule under the first row."""
+    right = set(right)
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+
+
+def amount(value: float) -> str:
+    """``value`` with three digits and a decimal prefix: 61.1 M."""
+    for prefix in ("", "k", "M", "G"):
+        if abs(value) < 999.5:
+            return f"{value:.3g} {prefix}"
+        value /= 1000
+    return f"{value:.3g} T"

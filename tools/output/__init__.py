@@ -1,0 +1,1 @@
+"""What people and programs see of a run: log lines, a live progress display, pictures."""

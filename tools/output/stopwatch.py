@@ -1,0 +1,134 @@
+"""How long each layer of a net takes, forward and backward."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from ...netdef import Net
+from ...netdef.steps import Step
+
+R = TypeVar("R")
+
+
+@dataclass(slots=True)
+class LayerTimes:
+    """Milliseconds per layer of one pass in each direction, by layer name, and the pass's loss."""
+
+    forward: dict[str, float] = field(default_factory=dict)
+    backward: dict[str, float] = field(default_factory=dict)
+    loss: Tensor = field(default_factory=lambda: torch.zeros(()))
+
+    @property
+    def total(self) -> float:
+        return sum(self.forward.values()) + sum(self.backward.values())
+
+
+@dataclass(slots=True)
+class _Record:
+    """What a layer's backward needs: its bottoms cut off from the layers before, and its tops."""
+
+    step: Step
+    bottoms: list[Tensor]
+    tops: tuple[Tensor, ...]
+
+
+def measure(net: Net) -> LayerTimes:
+    """Run every layer forward on the next batch, then backward, each by itself, and time it.
+
+    Each layer's bottoms are leaves of autograd's graph, so that the gradient of one layer alone is
+    computed at a time. Inputs that the caller would have to feed are zeros.
+    """
+    times = LayerTimes()
+    blobs: dict[str, Tensor] = {}
+    device = net.params[0].tensor.device if net.params else torch.device("cpu")
+    for source in net.sources:
+        feed = _feeder(source, device)
+        tops, times.forward[source.name] = _timed(feed, device)
+        times.backward[source.name] = 0.0
+        blobs.update(zip(source.tops, tops, strict=True))
+    records = [_forward(step, blobs, times, device) for step in net.steps]
+    for record in records:
+        for index, weight in record.step.losses.items():
+            times.loss = times.loss.to(device) + weight * record.tops[index].detach().sum()
+    gradients: dict[str, Tensor] = {}
+    for record in reversed(records):
+        _backward(record, gradients, times, device)
+    order = [step.name for step in (*net.sources, *net.steps)]
+    times.backward = {name: times.backward[name] for name in order}
+    return times
+
+
+def _feeder(source: object, device: torch.device) -> Callable[[], tuple[Tensor, ...]]:
+    inner = source.source  # type: ignore[attr-defined]
+    if inner.delivers:
+        return lambda: inner.next(device)
+    zeros = tuple(torch.zeros(shape, device=device) for shape in inner.shapes)
+    return lambda: zeros
+
+
+def _forward(
+    step: Step, blobs: dict[str, Tensor], times: LayerTimes, device: torch.device
+) -> _Record:
+    for tie in step.views:
+        tie.apply()
+    bottoms = []
+    for index, name in enumerate(step.bottoms):
+        leaf = blobs[name].detach()
+        wanted = step.needs_backward and index not in step.detached
+        bottoms.append(leaf.requires_grad_(wanted and leaf.is_floating_point()))
+    result, times.forward[step.name] = _timed(lambda: step.layer(*bottoms), device)
+    tops = (result,) if isinstance(result, Tensor) else tuple(result)
+    blobs.update(zip(step.tops, tops, strict=True))
+    return _Record(step, bottoms, tops)
+
+
+def _backward(
+    record: _Record, gradients: dict[str, Tensor], times: LayerTimes, device: torch.device
+) -> None:
+    step = record.step
+    times.backward[step.name] = 0.0
+    tops, given = [], []
+    for index, (name, top) in enumerate(zip(step.tops, record.tops, strict=True)):
+        gradient = gradients.pop(name, None)
+        if index in step.losses:
+            own = torch.full_like(top, step.losses[index])
+            gradient = own if gradient is None else gradient + own
+        if gradient is not None and top.requires_grad:
+            tops.append(top)
+            given.append(gradient)
+    wanted = [bottom for bottom in record.bottoms if bottom.requires_grad]
+    wanted += [each for each in step.layer.parameters() if each.requires_grad]
+    if not tops or not wanted:
+        return
+    found, times.backward[step.name] = _timed(lambda: _gradients(tops, wanted, given), device)
+    by_leaf = dict(zip(map(id, wanted), found, strict=True))
+    for name, bottom in zip(step.bottoms, record.bottoms, strict=True):
+        gradient = by_leaf.get(id(bottom))
+        if gradient is not None:
+            gradients[name] = gradients[name] + gradient if name in gradients else gradient
+
+
+def _gradients(
+    tops: Sequence[Tensor], wanted: Sequence[Tensor], given: Sequence[Tensor]
+) -> tuple[Tensor | None, ...]:
+    return torch.autograd.grad(tops, wanted, given, allow_unused=True)
+
+
+def _timed(work: Callable[[], R], device: torch.device) -> tuple[R, float]:
+    """The result of ``work`` and how many milliseconds ``device`` took for it."""
+    if device.type == "cuda":
+        start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        result = work()
+        stop.record()
+        stop.synchronize()
+        return result, start.elapsed_time(stop)
+    began = time.perf_counter()
+    result = work()
+    return result, (time.perf_counter() - began) * 1000
