@@ -111,7 +111,7 @@ class Builder:
             if blob.numel() > MAX_ELEMENTS:
                 raise LayerError(
                     f"top {name!r} would have shape {shape}: {blob.numel():,} elements, "
-                    f"more than the {MAX_ELEMENTS:,} a blob can hold",
+                    "more than the 2^31 - 1 a blob can hold",
                     f"top.{index}",
                 )
             if blob.numel() == 0:

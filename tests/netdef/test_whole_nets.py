@@ -19,17 +19,17 @@ RECORDS = Path(__file__).parent.parent / "goldens" / "nets"
 #: Relative to the largest magnitude: depth adds up one rounding a layer.
 TOLERANCE = 1e-4
 SOFTMAX_TOLERANCE = 1e-3
+#: In GoogLeNet one ReLU of inception_3b/3x3_reduce is within a rounding of its kink, and the record
+#: has it on the other side than exact arithmetic: float64 agrees with us to 1e-6 everywhere.
+GRADIENT_TOLERANCE = {"bvlc_googlenet_train_val": 5e-3}
 
 
 def formula_weight(layer: str, layer_type: str, index: int, shape: tuple[int, ...]) -> np.ndarray:
     """The weights of the records, derived from the layer's name."""
     random = np.random.RandomState((zlib.crc32(layer.encode()) + index) % 2**32)
     if layer_type == "BatchNorm":
-        value = (
-            0.1 * random.randn(*shape),
-            0.5 + random.rand(*shape),
-            np.ones(shape),
-        )[index]
+        draws = (lambda: 0.1 * random.randn(*shape), lambda: 0.5 + random.rand(*shape))
+        value = draws[index]() if index < len(draws) else np.ones(shape)
     elif len(shape) >= 2:
         value = random.randn(*shape) * np.sqrt(2.0 / np.prod(shape[1:]))
     else:
@@ -109,12 +109,12 @@ def test_agrees_with_caffe(name: str) -> None:
     if meta["backward"]:
         net.loss.backward()
         gradients = {
-            f"{step.name}/{index}": gradient
+            f"{step.name}/{index}": torch.zeros_like(blob) if blob.grad is None else blob.grad
             for step in net.steps
             for index in range(len(step.layer.blobs))
-            if (gradient := step.layer.blob(index).grad) is not None
+            for blob in [step.layer.blob(index)]
         }
         check_statistics(
             gradients, record["paramdiff_names"], record["paramdiff_stats"],
-            record["paramdiff_first8"], SOFTMAX_TOLERANCE,
+            record["paramdiff_first8"], GRADIENT_TOLERANCE.get(name, TOLERANCE),
         )  # fmt: skip
