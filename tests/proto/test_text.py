@@ -27,6 +27,13 @@ SCALARS = {
     FieldDescriptor.CPPTYPE_DOUBLE: st.floats(allow_nan=False),
     FieldDescriptor.CPPTYPE_BOOL: st.booleans(),
 }
+STYLES: list[dict[str, bool]] = [
+    {},
+    {"as_one_line": True},
+    {"pointy_brackets": True},
+    {"use_short_repeated_primitives": True},
+    {"as_utf8": True},
+]
 
 
 def value_of(field: FieldDescriptor) -> st.SearchStrategy[object]:
@@ -68,8 +75,7 @@ def messages(draw: st.DrawFn) -> Message:
 
 
 @settings(max_examples=150, deadline=None)
-@given(messages(), st.sampled_from([{}, {"as_one_line": True}, {"pointy_brackets": True},
-                                    {"use_short_repeated_primitives": True}, {"as_utf8": True}]))  # fmt: skip
+@given(messages(), st.sampled_from(STYLES))
 def test_reads_whatever_protobuf_prints(message: Message, style: dict[str, bool]) -> None:
     text = text_format.MessageToString(message, **style)
     assert parse(text, type(message)).message == message
