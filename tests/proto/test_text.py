@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -207,14 +206,14 @@ def test_long_lines_are_shown_around_the_fault() -> None:
 @pytest.mark.parametrize(
     "text",
     ["layer{" * 100_000, "a:" * 500_000, "\x01" * 10_000, "'" * 100_000, "}" * 100_000,
-     "layer: [" * 10_000, "-" * 100_000, "name: '" + "\\" * 99_999],
+     "layer: [" * 10_000, "-" * 100_000, "name: '" + "\\" * 99_999,
+     "layer{}" * 300_000, "input_dim: [" + "1," * 300_000],
 )  # fmt: skip
 def test_hostile_texts_are_refused_without_end_or_recursion(text: str) -> None:
-    started = time.process_time()
+    # A quadratic scan would run into the test's time limit.
     with pytest.raises(ConfigError) as caught:
         parse(text, Net)
     assert len(caught.value.faults) <= 50
-    assert time.process_time() - started < 5  # a quadratic scan would take minutes
 
 
 def test_depth_limit_is_that_of_protobuf() -> None:
