@@ -16,7 +16,6 @@ line, with C's escapes; strings next to each other are joined.
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +24,8 @@ from .errors import ConfigError, Fault, Source
 
 #: How deep blocks may be nested, as in protobuf's own readers.
 MAX_DEPTH = 100
+#: No net has this many values; reading on would only take time and memory.
+MAX_VALUES = 250_000
 #: After this many faults the rest of a text is not looked at: it is something else altogether.
 MAX_FAULTS = 50
 
@@ -124,8 +125,10 @@ def read(source: Source) -> tuple[Block, list[Problem]]:
     """The tree of ``source``'s fields, and the syntax faults in the order of the text."""
     reader = _Reader(source.text)
     root = Block(0)
-    with contextlib.suppress(TooManyFaultsError):
+    try:
         reader.read_fields(root, None)
+    except TooManyFaultsError:
+        root.fields.clear()  # half a tree would only bring faults that follow from the cut
     return root, reader.problems
 
 
@@ -167,6 +170,7 @@ class _Reader:
         self._matches: Iterator[re.Match[str]] = _TOKEN.finditer(text)
         self._depth = 0
         self._ended_early = False
+        self._values = 0
         self._end = 0  # where the token before this one ended
         self.kind: str | None = None
         self.text = ""
@@ -187,6 +191,12 @@ class _Reader:
     def report(self, message: str, offset: int, related: tuple[tuple[str, int], ...] = ()) -> None:
         self.problems.append(Problem(offset, message, related))
         if len(self.problems) >= MAX_FAULTS:
+            raise TooManyFaultsError
+
+    def _count(self) -> None:
+        self._values += 1
+        if self._values > MAX_VALUES:
+            self.report(f"the text has more than {MAX_VALUES:,} values", self.offset)
             raise TooManyFaultsError
 
     def take(self, symbols: str) -> bool:
@@ -219,6 +229,7 @@ class _Reader:
 
     def _read_field(self, block: Block) -> None:
         name, offset = self.text, self.offset
+        self._count()
         self.advance()
         while True:
             colon = self.take(":") or self._take_equals(name)
@@ -284,6 +295,7 @@ class _Reader:
         if self.take("]"):
             return
         while True:
+            self._count()
             if self.kind == "symbol" and self.text in "{<":
                 values.append(self._read_block(self.offset))
             else:

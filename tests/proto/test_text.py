@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -27,6 +26,13 @@ SCALARS = {
     FieldDescriptor.CPPTYPE_DOUBLE: st.floats(allow_nan=False),
     FieldDescriptor.CPPTYPE_BOOL: st.booleans(),
 }
+STYLES: list[dict[str, bool]] = [
+    {},
+    {"as_one_line": True},
+    {"pointy_brackets": True},
+    {"use_short_repeated_primitives": True},
+    {"as_utf8": True},
+]
 
 
 def value_of(field: FieldDescriptor) -> st.SearchStrategy[object]:
@@ -68,8 +74,7 @@ def messages(draw: st.DrawFn) -> Message:
 
 
 @settings(max_examples=150, deadline=None)
-@given(messages(), st.sampled_from([{}, {"as_one_line": True}, {"pointy_brackets": True},
-                                    {"use_short_repeated_primitives": True}, {"as_utf8": True}]))  # fmt: skip
+@given(messages(), st.sampled_from(STYLES))
 def test_reads_whatever_protobuf_prints(message: Message, style: dict[str, bool]) -> None:
     text = text_format.MessageToString(message, **style)
     assert parse(text, type(message)).message == message
@@ -201,14 +206,14 @@ def test_long_lines_are_shown_around_the_fault() -> None:
 @pytest.mark.parametrize(
     "text",
     ["layer{" * 100_000, "a:" * 500_000, "\x01" * 10_000, "'" * 100_000, "}" * 100_000,
-     "layer: [" * 10_000, "-" * 100_000, "name: '" + "\\" * 99_999],
+     "layer: [" * 10_000, "-" * 100_000, "name: '" + "\\" * 99_999,
+     "layer{}" * 300_000, "input_dim: [" + "1," * 300_000],
 )  # fmt: skip
 def test_hostile_texts_are_refused_without_end_or_recursion(text: str) -> None:
-    started = time.process_time()
+    # A quadratic scan would run into the test's time limit.
     with pytest.raises(ConfigError) as caught:
         parse(text, Net)
     assert len(caught.value.faults) <= 50
-    assert time.process_time() - started < 5  # a quadratic scan would take minutes
 
 
 def test_depth_limit_is_that_of_protobuf() -> None:
