@@ -179,7 +179,7 @@ def as_tuple(tops: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 def loss_weights(layer: Layer, message: caffe_pb2.LayerParameter) -> list[float]:
     given = list(message.loss_weight) or [layer.default_loss_weight]
-    return given + [0.0] * (len(message.top) - len(given))
+    return (given + [0.0] * len(message.top))[: len(message.top)]
 
 
 def run_layer(case: Case) -> Comparison:
@@ -221,7 +221,9 @@ def forward(
     for name, top in tops.items():
         result.check(f"{prefix}out/{name}", top)
     weights = loss_weights(layer, message)
-    loss = sum(w * top.detach().double().sum() for w, top in zip(weights, tops.values()) if w)
+    loss = sum(
+        w * top.detach().double().sum() for w, top in zip(weights, tops.values(), strict=True) if w
+    )
     if f"{prefix}loss" in arrays:
         result.check(f"{prefix}loss", torch.as_tensor(loss))
     for key in result.case.part(f"{prefix}param_after/{message.name}"):
