@@ -110,7 +110,7 @@ def read_axis(
 ) -> int:
     """The axis, from ``axis`` or its older, unsigned name; both at once are refused."""
     dimensions = len(context.shapes[0])
-    if not param.HasField(old_name):  # type: ignore[arg-type]
+    if not param.HasField(old_name):
         return canonical_axis(param.axis, dimensions, f"{field}.axis")
     if param.HasField("axis"):
         raise LayerError(f"give either axis or {old_name}, not both", f"{field}.{old_name}")

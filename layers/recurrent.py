@@ -31,6 +31,11 @@ class Recurrent(Layer):
     #: Rows of the input weights for each output.
     gates: ClassVar[int] = 1
 
+    weight_x: Tensor
+    weight_h: Tensor
+    weight_static: Tensor
+    bias: Tensor
+
     def __init__(
         self,
         inputs: int,

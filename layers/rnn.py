@@ -22,6 +22,9 @@ class RNN(Recurrent):
     then ``weight_h``, ``weight_out``, ``bias_out``. ``debug_info`` is refused.
     """
 
+    weight_out: Tensor
+    bias_out: Tensor
+
     def __init__(
         self,
         inputs: int,

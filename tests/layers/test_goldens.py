@@ -1,6 +1,5 @@
 """Every recorded case of every layer type, against Caffe's numbers."""
 
-import shutil
 from pathlib import Path
 
 import h5py
@@ -8,12 +7,7 @@ import pytest
 from cortado.layers.base import Layer
 from cortado.layers.registry import find, layer_types
 from support import goldens
-from support.goldens import Case, all_cases
-
-#: Where Caffe's own result is a mistake that is not repeated; listed in docs/differences.md.
-NOT_REPEATED = {
-    "Power/inplace_linear": "Caffe's backward in place reads the diff after overwriting it",
-}
+from support.goldens import NOT_REPEATED, Case, all_cases, enter_case_folder
 
 #: Cases without one layer under test: they run as nets (see tests/netdef).
 NETS = ("Net/", "Input/", "Parameter/parameter_plus_input")
@@ -23,12 +17,7 @@ CASES = [case for case in all_cases() if not str(case).startswith(NETS)]
 
 @pytest.fixture(autouse=True)
 def _case_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Relative files that a case names are found, and those it writes land elsewhere."""
-    for folder in ("InfogainLoss", "Python"):
-        for path in (goldens.CASES / folder).iterdir():
-            if path.suffix in (".binaryproto", ".py"):
-                shutil.copy(path, tmp_path)
-    monkeypatch.chdir(tmp_path)
+    enter_case_folder(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
