@@ -130,6 +130,6 @@ class ArgMax(Layer):
         if self.top_k == 1:
             values, index = behind.max(axis, keepdim=True)
         else:
-            values, index = behind.sort(axis, descending=True, stable=True)
+            values, index = torch.sort(behind, stable=True, dim=axis, descending=True)
             values, index = (t.narrow(axis, 0, self.top_k) for t in (values, index))
         return values, (x.shape[axis] - 1 - index).to(x.dtype)

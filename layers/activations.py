@@ -140,7 +140,9 @@ class Clip(Elementwise):
         return cls(param.min, param.max)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.clamp(self.low, self.high)
+        # Unlike torch.clamp, whose gradient is 0 at the bounds themselves.
+        inside = (x >= self.low) & (x <= self.high)
+        return torch.where(inside, x, x.detach().clamp(self.low, self.high))
 
 
 @register("Threshold")

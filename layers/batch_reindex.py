@@ -32,9 +32,9 @@ class BatchReindex(Layer):
 class Filter(Layer):
     """The items of each bottom where the last bottom, the selector, is not 0.
 
-    bottoms ``(N, ...)`` ... and ``(N)`` or ``(N, 1, ...)`` -> one top for each but the last, with as
-    many items as are selected (N until data is known). How many these are must reach the host, so
-    this layer waits for the device and cannot be traced whole by torch.compile.
+    bottoms ``(N, ...)`` ... and ``(N)`` or ``(N, 1, ...)`` -> one top for each but the last, with
+    as many items as are selected (N until data is known). How many these are must reach the host,
+    so this layer waits for the device and cannot be traced whole by torch.compile.
     """
 
     bottoms = at_least(2)

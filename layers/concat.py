@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
@@ -33,7 +35,10 @@ class Concat(Layer):
     def forward(self, *bottoms: Tensor) -> Tensor:
         first = bottoms[0].shape
         for index, x in enumerate(bottoms):
-            same = (a == b or i == self.axis for i, (a, b) in enumerate(zip(first, x.shape)))
+            same = (
+                a == b or i == self.axis
+                for i, (a, b) in enumerate(zip(first, x.shape, strict=False))
+            )
             if x.dim() != len(first) or not all(same):
                 raise LayerError(
                     f"the bottoms must have equal shapes except at axis {self.axis}, got "
@@ -71,7 +76,7 @@ class Slice(Layer):
                 f"got {len(points)}",
                 "slice_param.slice_point",
             )
-        if any(b <= a for a, b in zip((0, *points), points, strict=False)):
+        if any(b <= a for a, b in pairwise((0, *points))):
             raise LayerError(
                 f"slice_point must rise from above 0, got {list(points)}", "slice_param.slice_point"
             )
@@ -94,7 +99,7 @@ class Slice(Layer):
                 "slice_param.slice_point",
             )
         edges = (0, *self.slice_point, size)
-        return x.split([b - a for a, b in zip(edges, edges[1:], strict=False)], self.axis)
+        return x.split([b - a for a, b in pairwise(edges)], self.axis)
 
 
 def read_axis(
@@ -105,7 +110,7 @@ def read_axis(
 ) -> int:
     """The axis, from ``axis`` or its older, unsigned name; both at once are refused."""
     dimensions = len(context.shapes[0])
-    if not param.HasField(old_name):  # type: ignore[arg-type]
+    if not param.HasField(old_name):
         return canonical_axis(param.axis, dimensions, f"{field}.axis")
     if param.HasField("axis"):
         raise LayerError(f"give either axis or {old_name}, not both", f"{field}.{old_name}")

@@ -31,6 +31,9 @@ class _Filtering(Layer):
     #: Whether the weight's first axis counts the bottom's channels rather than the top's.
     transposed: ClassVar[bool] = False
 
+    weight: Tensor
+    bias: Tensor
+
     def __init__(
         self,
         channels: int,
@@ -112,9 +115,9 @@ class _Filtering(Layer):
 class Convolution(_Filtering):
     """y[o] = sum over c of weight[o, c] * x[c] + bias[o], * a correlation over spatial axes.
 
-    bottom ``(..., channels, *spatial)`` -> top ``(..., num_output, *out)``, the channels at ``axis``
-    (1); out = floor((in + 2 pad - dilation (kernel - 1) - 1) / stride) + 1 for each of any number
-    of spatial axes. Several bottoms give as many tops with the same blobs. Blobs: ``weight``
+    bottom ``(..., channels, *spatial)`` -> top ``(..., num_output, *out)``, the channels at
+    ``axis`` (1); out = floor((in + 2 pad - dilation (kernel - 1) - 1) / stride) + 1 for each of any
+    number of spatial axes. Several bottoms give as many tops with the same blobs. Blobs: ``weight``
     ``(num_output, channels / group, *kernel)``; ``bias`` ``(num_output)`` unless ``bias_term`` is
     false. ``engine`` and ``force_nd_im2col`` choose only Caffe's code path.
     """

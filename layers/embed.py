@@ -23,6 +23,9 @@ class Embed(Layer):
 
     message_field = "embed_param"
 
+    weight: Tensor
+    bias: Tensor
+
     def __init__(
         self,
         input_dim: int,

@@ -27,6 +27,9 @@ class InnerProduct(Layer):
 
     message_field = "inner_product_param"
 
+    weight: Tensor
+    bias: Tensor
+
     def __init__(
         self,
         inputs: int,

@@ -56,12 +56,8 @@ class Grid:
         if any(2 * p > k for p, k in zip(self.pad, self.kernel, strict=True)):
             return None
         for ceil_mode in (False, True):
-            if all(
-                _torch_size(*one, ceil_mode) == out
-                for *one, out in zip(
-                    self.sizes, self.kernel, self.stride, self.pad, self.out, strict=True
-                )
-            ):
+            axes = zip(self.sizes, self.kernel, self.stride, self.pad, self.out, strict=True)
+            if all(_torch_size(a, k, s, p, ceil_mode) == out for a, k, s, p, out in axes):
                 return ceil_mode
         return None
 

@@ -24,6 +24,8 @@ class PReLU(Elementwise):
 
     message_field = "prelu_param"
 
+    weight: Tensor
+
     def __init__(
         self, channels: int, *, channel_shared: bool = False, filler: Filler | None = None
     ) -> None:

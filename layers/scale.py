@@ -27,6 +27,9 @@ class Scale(Layer):
     bottoms = between(1, 2)
     allows_in_place = True
 
+    weight: Tensor
+    bias: Tensor
+
     def __init__(
         self,
         axis: int,
@@ -77,6 +80,8 @@ class Bias(Layer):
     message_field = "bias_param"
     bottoms = between(1, 2)
     allows_in_place = True
+
+    bias: Tensor
 
     def __init__(
         self, axis: int, shape: Shape, *, bias_bottom: bool = False, filler: Filler | None = None

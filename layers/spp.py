@@ -16,9 +16,9 @@ from .registry import register
 class SPP(Layer):
     """Pooling into 1, 2 x 2, 4 x 4 … bins, whatever the bottom's size, joined as one vector.
 
-    bottom ``(N, C, H, W)`` -> top ``(N, C * (4 ^ pyramid_height - 1) / 3)``, or ``(N, C, 1, 1)`` for
-    a ``pyramid_height`` of 1. Level l has windows of ceil(H / 2^l), its padding spread over both
-    sides; ``pool`` as in Pooling. ``engine`` changes nothing. He et al. 2014.
+    bottom ``(N, C, H, W)`` -> top ``(N, C * (4 ^ pyramid_height - 1) / 3)``, or ``(N, C, 1, 1)``
+    for a ``pyramid_height`` of 1. Level l has windows of ceil(H / 2^l), its padding spread over
+    both sides; ``pool`` as in Pooling. ``engine`` changes nothing. He et al. 2014.
     """
 
     message_field = "spp_param"

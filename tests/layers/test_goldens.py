@@ -1,31 +1,23 @@
 """Every recorded case of every layer type, against Caffe's numbers."""
 
-import shutil
 from pathlib import Path
 
 import h5py
 import pytest
 from cortado.layers.base import Layer
-from cortado.layers.registry import find
+from cortado.layers.registry import find, layer_types
 from support import goldens
-from support.goldens import Case, all_cases
+from support.goldens import NOT_REPEATED, Case, all_cases, enter_case_folder
 
-#: Where Caffe's own result is a mistake that is not repeated; listed in docs/differences.md.
-NOT_REPEATED = {
-    "Power/inplace_linear": "Caffe's backward in place reads the diff after overwriting it",
-}
+#: Cases without one layer under test: they run as nets (see tests/netdef).
+NETS = ("Net/", "Input/", "Parameter/parameter_plus_input")
 
-CASES = [case for case in all_cases() if case.type not in ("Net", "Input")]
+CASES = [case for case in all_cases() if not str(case).startswith(NETS)]
 
 
 @pytest.fixture(autouse=True)
 def _case_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Relative files that a case names are found, and those it writes land elsewhere."""
-    for folder in ("InfogainLoss", "Python"):
-        for path in (goldens.CASES / folder).iterdir():
-            if path.suffix in (".binaryproto", ".py"):
-                shutil.copy(path, tmp_path)
-    monkeypatch.chdir(tmp_path)
+    enter_case_folder(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -41,6 +33,5 @@ def test_layer_agrees_with_caffe(case: Case) -> None:
 
 
 def test_every_layer_type_has_cases() -> None:
-    types = {case.type for case in CASES}
-    assert len(types) >= 55
-    assert all(issubclass(find(name), Layer) for name in types)
+    computing = {name for name in layer_types() if issubclass(find(name), Layer)}
+    assert {case.type for case in CASES} == computing

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from cortado.layers.base import Context, Layer
 from cortado.layers.registry import find
@@ -60,6 +62,12 @@ SPECIAL = {
 PARAMETER_TOLERANCES = {"PReLU": 5e-5, "Scale": 5e-5, "Bias": 5e-5}
 #: Differences of this size mean nothing where a gradient cancels to about 0.
 ABSOLUTE = 1e-6
+
+
+#: Where Caffe's own result is a mistake that is not repeated; listed in docs/differences.md.
+NOT_REPEATED = {
+    "Power/inplace_linear": "Caffe's backward in place reads the diff after overwriting it",
+}
 
 
 @dataclass(frozen=True)
@@ -127,6 +135,15 @@ def tolerance(case: Case, key: str) -> float:
     return SPECIAL.get((case.type, case.name), TOLERANCES.get(case.type, ROUNDING))
 
 
+def enter_case_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in ``folder``, with the files that cases name beside it; what they write lands there."""
+    for name in ("InfogainLoss", "Python"):
+        for path in (CASES / name).iterdir():
+            if path.suffix in (".binaryproto", ".py"):
+                shutil.copy(path, folder)
+    monkeypatch.chdir(folder)
+
+
 class Comparison:
     """Collects where computed arrays differ from those of a case."""
 
@@ -179,7 +196,7 @@ def as_tuple(tops: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 def loss_weights(layer: Layer, message: caffe_pb2.LayerParameter) -> list[float]:
     given = list(message.loss_weight) or [layer.default_loss_weight]
-    return given + [0.0] * (len(message.top) - len(given))
+    return (given + [0.0] * len(message.top))[: len(message.top)]
 
 
 def run_layer(case: Case) -> Comparison:
@@ -221,7 +238,9 @@ def forward(
     for name, top in tops.items():
         result.check(f"{prefix}out/{name}", top)
     weights = loss_weights(layer, message)
-    loss = sum(w * top.detach().double().sum() for w, top in zip(weights, tops.values()) if w)
+    loss = sum(
+        w * top.detach().double().sum() for w, top in zip(weights, tops.values(), strict=True) if w
+    )
     if f"{prefix}loss" in arrays:
         result.check(f"{prefix}loss", torch.as_tensor(loss))
     for key in result.case.part(f"{prefix}param_after/{message.name}"):

@@ -1,0 +1,79 @@
+"""LSTM, and LSTMUnit, one of its steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..proto.errors import LayerError
+from .base import Layer, exactly
+from .recurrent import LSTMSteps, Recurrent
+from .registry import register
+
+
+@register("LSTM")
+class LSTM(Recurrent):
+    """Long short-term memory, with gates i, f, o and candidate g in this order.
+
+    (i, f, o, g)_t = W_x x_t + W_s s + W_h (cont_t h_{t-1}) + b, squashed by sigmoid (g by tanh);
+    c_t = cont_t f c_{t-1} + i g; h_t = o tanh(c_t). bottoms: x ``(T, N, ...)``, T steps of N
+    streams; cont ``(T, N)``, 0 where a sequence begins and 1 within; maybe a static input s
+    ``(N, ...)``. top: h ``(T, N, num_output)``. The state (h, c) is carried from one forward to the
+    next, starting with zeros, and gradients stop there. With ``expose_hidden`` two further bottoms
+    give h_0 and c_0, and two further tops h_T and c_T, ``(1, N, num_output)``, all without
+    gradient. Blobs: ``weight_x``, ``bias``, with a static input ``weight_static``, then
+    ``weight_h``. ``debug_info`` is refused. Hochreiter and Schmidhuber 1997.
+    """
+
+    states = ("hidden", "cell")
+    gates = 4
+
+    def steps(self, projected: Tensor, cont: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        tops: tuple[Tensor, ...] = LSTMSteps.apply(projected, cont, self.weight_h, *state)
+        return tops
+
+
+@register("LSTMUnit")
+class LSTMUnit(Layer):
+    """One step of an LSTM without weights.
+
+    bottoms: c_{t-1} ``(1, N, D)``, gate inputs ``(1, N, 4 D)`` in the order i, f, o, g, cont
+    ``(1, N)`` -> tops c_t and h_t ``(1, N, D)``; formulas as in LSTM. cont gets no gradient.
+    """
+
+    bottoms = exactly(3)
+    tops = exactly(2)
+
+    def forward(self, cell: Tensor, gates: Tensor, cont: Tensor) -> tuple[Tensor, Tensor]:
+        shape = tuple(cell.shape)
+        if len(shape) != 3 or shape[0] != 1 or tuple(gates.shape) != (1, shape[1], 4 * shape[2]):
+            raise LayerError(
+                "the first two bottoms must have shapes (1, N, D) and (1, N, 4 D), got "
+                f"{shape} and {tuple(gates.shape)}",
+                "bottom",
+            )
+        if tuple(cont.shape) != shape[:2]:
+            raise LayerError(
+                f"cont must have shape {shape[:2]}, got {tuple(cont.shape)}", "bottom.2"
+            )
+        enter, forget, out, value = gates.split(shape[2], 2)
+        kept = _Gate.apply(forget, cont.detach().unsqueeze(2)) * cell
+        cell = torch.addcmul(kept, enter.sigmoid(), value.tanh())
+        return cell, out.sigmoid() * cell.tanh()
+
+
+class _Gate(torch.autograd.Function):
+    """cont * sigmoid(x), whose gradient in Caffe is that of a sigmoid of this value."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cont: Tensor) -> Tensor:
+        gate = x.sigmoid() * cont
+        ctx.save_for_backward(gate)
+        return gate
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (gate,) = ctx.saved_tensors
+        return grads[0] * gate * (1 - gate), None

@@ -1,0 +1,51 @@
+"""RNN: the simple recurrent network."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from .fillers import Filler
+from .recurrent import Recurrent, TanhSteps
+from .registry import register
+
+
+@register("RNN")
+class RNN(Recurrent):
+    """h_t = tanh(W_x x_t + W_s s + W_h (cont_t h_{t-1}) + b), o_t = tanh(W_o h_t + b_o).
+
+    bottoms: x ``(T, N, ...)``, T steps of N streams; cont ``(T, N)``, 0 where a sequence begins and
+    1 within; maybe a static input s ``(N, ...)``. top: o ``(T, N, num_output)``. The state h is
+    carried from one forward to the next, starting with zeros, and gradients stop there. With
+    ``expose_hidden`` a further bottom gives h_0 and a further top h_T, ``(1, N, num_output)``,
+    both without gradient. Blobs: ``weight_x``, ``bias``, with a static input ``weight_static``,
+    then ``weight_h``, ``weight_out``, ``bias_out``. ``debug_info`` is refused.
+    """
+
+    weight_out: Tensor
+    bias_out: Tensor
+
+    def __init__(
+        self,
+        inputs: int,
+        num_output: int,
+        *,
+        static_inputs: int = 0,
+        expose_hidden: bool = False,
+        weight_filler: Filler | None = None,
+        bias_filler: Filler | None = None,
+    ) -> None:
+        super().__init__(
+            inputs,
+            num_output,
+            static_inputs=static_inputs,
+            expose_hidden=expose_hidden,
+            weight_filler=weight_filler,
+            bias_filler=bias_filler,
+        )
+        self.add_blob("weight_out", (num_output, num_output), weight_filler)
+        self.add_blob("bias_out", (num_output,), bias_filler)
+
+    def steps(self, projected: Tensor, cont: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        hidden, last = TanhSteps.apply(projected, cont, self.weight_h, *state)
+        return F.linear(hidden, self.weight_out, self.bias_out).tanh(), last
