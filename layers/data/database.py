@@ -9,6 +9,7 @@ from typing import Protocol
 
 from ...proto import caffe_pb2
 from ...proto.errors import DataError
+from .leveldb_reader import LevelDatabase
 from .lmdb_reader import LmdbDatabase, is_lmdb
 
 logger = logging.getLogger(__name__)
@@ -53,6 +54,4 @@ def open_database(
     if found != stated:
         prefix = f"layer {name!r}: " if name else ""
         logger.warning("%s%s is of backend %s, not %s as stated", prefix, path, found, stated)
-    if lmdb:
-        return LmdbDatabase(path)
-    raise DataError(f"{path}: LevelDB cannot be read yet; convert it to LMDB")
+    return LmdbDatabase(path) if lmdb else LevelDatabase(path)

@@ -55,7 +55,7 @@ def test_batches_are_those_of_caffe(case: Path, in_files: Path) -> None:
     layer = layer_of(case.with_suffix(".prototxt"), phase)
     source = build(layer, phase)
     if "set/data" in golden:
-        source.set_data(golden["set/data"], golden["set/label"])
+        source.set_data(golden["set/data"], golden["set/labels"])
     batches = json.loads(str(golden["meta"]))["batches"]
     assert batches > 0
     for number in range(batches):
