@@ -60,8 +60,7 @@ class Snapshots(Hook):
         wanted = self.at_end or (solver.stopped_by == "SIGTERM")
         if wanted and self.newest != solver.iteration:
             self.write(solver)
-            self._report(solver, wait=True, final=True)
-        self._report(solver, wait=True)
+        self._report(solver, wait=True, final=wanted and self.newest == solver.iteration)
 
     def write(self, solver: Solver, label: str = "iter") -> None:
         """Take a snapshot now and have it written."""

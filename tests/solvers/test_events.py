@@ -26,7 +26,8 @@ def flatten(event: events.Event) -> list[list[str]]:
         case events.TestStarted():
             return [["testing", str(event.iteration), str(event.index)]]
         case events.TestFinished():
-            return outputs("test_output", event.outputs)
+            loss = [] if event.loss is None else [["test_loss", f"{event.loss:g}"]]
+            return loss + outputs("test_output", event.outputs)
         case events.Displayed():
             loss = ["loss", str(event.iteration), f"{event.loss:g}"]
             return [loss, *outputs("train_output", event.outputs)]

@@ -1,0 +1,61 @@
+"""Small training runs for the tests of snapshots and resuming."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from cortado.proto.caffe_pb2 import SolverParameter
+from cortado.proto.positions import Document
+from cortado.proto.text import parse
+from cortado.solvers import Solver
+
+#: Random data in both phases, dropout, and a parameter that is shared.
+NET = """
+name: "small"
+layer { name: "in" type: "DummyData" top: "data" top: "label"
+  dummy_data_param {
+    shape { dim: 4 dim: 6 } shape { dim: 4 dim: 3 }
+    data_filler { type: "gaussian" } data_filler { type: "uniform" } } }
+layer { name: "ip1" type: "InnerProduct" bottom: "data" top: "h"
+  inner_product_param { num_output: 8 weight_filler { type: "xavier" } } }
+layer { name: "drop" type: "Dropout" bottom: "h" top: "h" }
+layer { name: "act" type: "TanH" bottom: "h" top: "h" }
+layer { name: "ip2" type: "InnerProduct" bottom: "h" top: "o"
+  param { lr_mult: 1 } param { lr_mult: 2 decay_mult: 0 }
+  inner_product_param { num_output: 3 weight_filler { type: "xavier" } } }
+layer { name: "loss" type: "EuclideanLoss" bottom: "o" bottom: "label" top: "loss" }
+"""
+
+
+DEFAULTS = {
+    "base_lr": "0.05",
+    "lr_policy": '"fixed"',
+    "max_iter": "8",
+    "random_seed": "3",
+    "solver_mode": "CPU",
+}
+
+
+def solver_document(folder: Path, text: str) -> Document[SolverParameter]:
+    """A solver for NET with the fields in ``text`` and DEFAULTS; its prefix is ``folder``/run."""
+    given = {part.rstrip(":") for part in text.split() if part.endswith(":")}
+    fields = [f"{name}: {value}" for name, value in DEFAULTS.items() if name not in given]
+    if not given & {"net", "net_param"}:
+        fields.append(f"net_param {{ {NET} }}")
+    fields += [f'snapshot_prefix: "{folder}/run"', text]
+    return parse("\n".join(fields), SolverParameter, "solver.prototxt")
+
+
+def small_solver(folder: Path, text: str = "", **arguments) -> Solver:
+    return Solver(solver_document(folder, text), device="cpu", **arguments)
+
+
+def everything(solver: Solver) -> list[torch.Tensor]:
+    """Copies of all weights and the whole history."""
+    weights = [param.tensor.detach().clone() for param in solver.net.params]
+    return weights + [tensor.clone() for tensor in solver.updater.history_list()]
+
+
+def identical(first: list[torch.Tensor], second: list[torch.Tensor]) -> bool:
+    return len(first) == len(second) and all(map(torch.equal, first, second))
