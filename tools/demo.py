@@ -14,11 +14,12 @@ import argparse
 import contextlib
 import shlex
 import shutil
+import sys
 import time
 from importlib import resources
 from pathlib import Path
 
-from ..proto.errors import ConfigError, CortadoError, ResourceError
+from ..proto.errors import ConfigError, ResourceError
 
 #: Lies in the folder that a demo made, so that the next one may delete it.
 MARK = ".cortado-demo"
@@ -72,7 +73,7 @@ def command(line: str) -> None:
     print(f"\n$ cortado {line}", flush=True)
     code = dispatch(shlex.split(line))
     if code:
-        raise CortadoError(f"cortado {line} ended with {code}")
+        sys.exit(code)
 
 
 def write_images() -> None:

@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
         from ..netdef.blueprint import draw
 
         plan = draw(args.net, args.phase.upper())
-        layers, shapes = [wire.spec.message for wire in plan.wires], plan.blob_shapes
+        layers, shapes = [each.spec.message for each in plan.order], plan.blob_shapes
     diagram.draw(diagram.lay_out(layers, shapes), args.picture, args.rankdir.upper())
     print(f"Drawing net to {args.picture}")
     return 0
