@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,6 +43,8 @@ def run(args: argparse.Namespace) -> int:
         with collecting(faults):
             for title, plan in plans(name, args, faults):
                 print(f"{title}\n{table(plan)}\n")
+                for warning in plan.warnings:
+                    print(f"warning: {warning}\n", file=sys.stderr)
     if faults:
         raise ConfigError(list(dict.fromkeys(faults)))
     return 0

@@ -19,11 +19,12 @@ from types import ModuleType
 
 from .. import __version__
 from ..proto.errors import ConfigError, CortadoError, ResourceError, nearest
-from .output.glog import logging_to
 from .flags import Parser, canonical, expand_flag_files, is_flag, switch, takes_next
+from .output.glog import logging_to
 
 INTERRUPTED = 128 + signal.SIGINT
-PACKAGE = __name__.rpartition(".")[0]
+# Not __name__, which is "__main__" under python -m.
+PACKAGE = str(__package__)
 
 
 def load(name: str) -> ModuleType | None:

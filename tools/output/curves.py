@@ -1,0 +1,157 @@
+"""The course of a run as series of numbers, read from its log, and drawn as charts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from ...proto.errors import ConfigError, DataError
+
+_STAMP = re.compile(r"^[IWEF](\d{4} \d\d:\d\d:\d\d\.\d+) ")
+_ITERATION = re.compile(r"\bIteration (\d+)\b")
+_LOSS = re.compile(r"\bIteration \d+.*, loss = (\S+)")
+_RATE = re.compile(r"\bIteration \d+, lr = (\S+)")
+_OUTPUT = re.compile(r"\b(Train|Test) net output #\d+: (\S+) = (\S+)")
+
+
+@dataclass(slots=True)
+class Series:
+    """Values of one quantity, each with its iteration and the seconds since the run began."""
+
+    iterations: list[int] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+
+    def add(self, iteration: int, seconds: float, value: float) -> None:
+        self.iterations.append(iteration)
+        self.seconds.append(seconds)
+        self.values.append(value)
+
+
+@dataclass(slots=True)
+class Curves:
+    """Every series of a run, by name: ``loss`` (smoothed), ``lr``, ``train/<blob>``,
+    ``test/<blob>``."""
+
+    name: str
+    series: dict[str, Series] = field(default_factory=dict)
+
+    def add(self, key: str, iteration: int, seconds: float, value: float) -> None:
+        self.series.setdefault(key, Series()).add(iteration, seconds, value)
+
+
+def read_log(path: str | Path) -> Curves:
+    """The curves of the log file ``path``; DataError if it holds none."""
+    try:
+        lines = Path(path).read_text("utf-8", "replace").splitlines()
+    except OSError as error:
+        raise DataError(f"log {str(path)!r}: {error.strerror}") from None
+    curves = parse(lines, Path(path).stem)
+    if not curves.series:
+        raise DataError(f"log {str(path)!r}: no line of a training run in it")
+    return curves
+
+
+def parse(lines: Iterable[str], name: str = "") -> Curves:
+    """The curves of log lines; what is no line of a run is passed over."""
+    curves = Curves(name)
+    iteration = 0
+    began: datetime | None = None
+    seconds = 0.0
+    for line in lines:
+        stamp = _STAMP.match(line)
+        if stamp:
+            # The year is not in the log; a leap year knows every date.
+            now = datetime.strptime(f"2000{stamp[1]}", "%Y%m%d %H:%M:%S.%f")
+            began = began or now
+            seconds = (now - began).total_seconds()
+        if found := _ITERATION.search(line):
+            iteration = int(found[1])
+        if found := _LOSS.search(line):
+            curves.add("loss", iteration, seconds, float(found[1]))
+        elif found := _RATE.search(line):
+            curves.add("lr", iteration, seconds, float(found[1]))
+        elif found := _OUTPUT.search(line):
+            curves.add(f"{found[1].lower()}/{found[2]}", iteration, seconds, float(found[3]))
+    return curves
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """One kind of chart: which series against iterations or seconds."""
+
+    title: str
+    key: str
+    against: str
+
+    @property
+    def x_label(self) -> str:
+        return "Iterations" if self.against == "iterations" else "Training seconds"
+
+
+_QUANTITIES = (
+    ("Test accuracy", "test/accuracy"),
+    ("Test loss", "test/loss"),
+    ("Train learning rate", "lr"),
+    ("Train loss", "loss"),
+)
+
+#: Caffe's eight charts by their numbers.
+CHARTS: tuple[Chart, ...] = tuple(
+    Chart(title, key, against)
+    for title, key in _QUANTITIES
+    for against in ("iterations", "seconds")
+)
+
+
+def plot(chart: Chart, runs: Sequence[Curves], path: str | Path) -> None:
+    """Draw one chart of all ``runs`` into the image file ``path``."""
+    figure, axes = _figure(1)
+    for run in runs:
+        series = run.series.get(chart.key)
+        if series is None:
+            known = ", ".join(sorted(run.series))
+            raise ConfigError(f"log {run.name}: no {chart.title.lower()} in it (it has {known})")
+        axes[0].plot(getattr(series, chart.against), series.values, label=run.name)
+    axes[0].set(title=f"{chart.title} vs. {chart.x_label}", xlabel=chart.x_label)
+    axes[0].set_ylabel(chart.title)
+    axes[0].legend()
+    save(figure, path)
+
+
+def learning_curve(run: Curves, path: str | Path) -> None:
+    """Draw losses and test accuracy of one run side by side into the image file ``path``."""
+    figure, (losses, accuracy) = _figure(2)
+    for key, label in (("loss", "training"), ("test/loss", "test")):
+        if key in run.series:
+            losses.plot(run.series[key].iterations, run.series[key].values, label=label)
+    losses.set(title="loss", xlabel="iteration", yscale="log")
+    losses.legend()
+    if "test/accuracy" in run.series:
+        series = run.series["test/accuracy"]
+        accuracy.plot(series.iterations, series.values, "o-", color="tab:green", markersize=3)
+    accuracy.set(title="test accuracy", xlabel="iteration", ylim=(0, 1.02))
+    save(figure, path)
+
+
+def _figure(columns: int):  # type: ignore[no-untyped-def]
+    # The figure is built without pyplot, which would look for a display.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.5 * columns, 3), layout="constrained")
+    axes = figure.subplots(1, columns, squeeze=False)[0]
+    for each in axes:
+        each.grid(alpha=0.3)
+    return figure, axes
+
+
+def save(figure, path: str | Path) -> None:  # type: ignore[no-untyped-def]
+    """Write a matplotlib figure; ConfigError for a file ending that it cannot write."""
+    ending = Path(path).suffix.lstrip(".").lower()
+    known = figure.canvas.get_supported_filetypes() if figure.canvas else {}
+    if ending not in known:
+        raise ConfigError(f"{path}: must end in {', '.join(sorted(known))}, got {ending!r}")
+    figure.savefig(path, dpi=110)
