@@ -26,6 +26,7 @@ class LRN(Layer):
     """
 
     message_field = "lrn_param"
+    allows_in_place = True
 
     def __init__(
         self,

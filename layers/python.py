@@ -100,6 +100,7 @@ class Python(Layer):
     message_field = "python_param"
     bottoms = at_least(0)
     tops = at_least(0)
+    allows_in_place = True
 
     def __init__(self, instance: Any, shapes: Sequence[Shape], num_tops: int) -> None:
         super().__init__()

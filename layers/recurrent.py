@@ -252,7 +252,7 @@ class LSTMSteps(torch.autograd.Function):
         for step in range(steps - 1, -1, -1):
             grad_cell = torch.addcmul(grad_cell, grad, through[step])
             gate = factors[step] * grad_cell.unsqueeze(1)
-            torch.mul(factors[step, :, 2], grad, out=gate[:, 2])
+            gate[:, 2] = factors[step, :, 2] * grad
             inner.append(gate.reshape(batch, 4 * size))
             if step:
                 grad_cell = grad_cell * forget[step]

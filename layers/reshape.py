@@ -93,7 +93,7 @@ class Reshape(Layer):
                 )
             sizes.append(x.shape[self.axis + index] if size == 0 else size)
         target = [*x.shape[: self.axis], *sizes, *x.shape[end:]]
-        known = prod(size for size in target if size != -1)
+        known = prod([size for size in target if size != -1])
         if -1 in target and known and x.numel() % known == 0:
             target[target.index(-1)] = x.numel() // known
         if prod(target) != x.numel():

@@ -37,6 +37,13 @@ class Builder:
         try:
             cls = find(spec.message.type)
             self._check_arity(cls, wire)
+            if wire.in_place and not (issubclass(cls, Layer) and cls.allows_in_place):
+                name = wire.tops[min(wire.in_place)]
+                raise LayerError(
+                    f"{cls.type} cannot work in place: its top {name!r} must have another name "
+                    "than its bottom",
+                    "top",
+                )
             if wire.broken or any(blob not in self.blobs for blob in wire.bottoms):
                 self._forget(wire)
                 return  # the fault upstream is already reported
