@@ -294,7 +294,7 @@ def test_a_missing_label_is_named(tmp_path: Path) -> None:
     bad.ClearField("label")
     source = source_of(write(tmp_path / "db", [raw(0), bad]), batch_size=2)
     source.num_classes = 10
-    with pytest.raises(DataError, match="00000001_image.*no label"):
+    with pytest.raises(DataError, match=r"00000001_image.*no label"):
         source.next(CPU)
 
 
@@ -391,11 +391,11 @@ def test_bad_fields_are_refused(ten: Path) -> None:
 
 
 def test_crops_and_means_that_do_not_fit_are_refused_at_once(ten: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="crop_size 13.*12x12"):
+    with pytest.raises(DataError, match=r"crop_size 13.*12x12"):
         source_of(ten, crop_size=13)
-    with pytest.raises(DataError, match="3x9x9.*3x12x12"):
+    with pytest.raises(DataError, match=r"3x9x9.*3x12x12"):
         source_of(ten, mean_image=np.zeros((3, 9, 9), np.float32))
-    with pytest.raises(DataError, match="2 values of mean_value.*3 channels"):
+    with pytest.raises(DataError, match=r"2 values of mean_value.*3 channels"):
         source_of(ten, mean_values=[1.0, 2.0])
     layer = message(source=str(ten), batch_size=1)
     layer.transform_param.mean_file = str(tmp_path / "mean")
