@@ -60,7 +60,7 @@ def write_raw(path: Path, count: int) -> None:
             writer.put(b"%08d" % number, datum.SerializeToString())
 
 
-def write_jpeg(path: Path, count: int, quality: int = 92) -> float:
+def write_jpeg(path: Path, count: int, quality: int = 98) -> float:
     """Mean size in bytes."""
     sizes = []
     images = [

@@ -89,10 +89,14 @@ def test_the_map_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_conversion_that_dies_leaves_an_incomplete_database(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), LmdbWriter(tmp_path / "db") as writer:
-        for number in range(1500):
-            writer.put(b"%05d" % number, b"x")
-        raise KeyboardInterrupt
+    def die() -> None:
+        with LmdbWriter(tmp_path / "db") as writer:
+            for number in range(1500):
+                writer.put(b"%05d" % number, b"x")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        die()
     with lmdb.open(str(tmp_path / "db")).begin() as transaction:
         assert transaction.stat()["entries"] == 1000
     with pytest.raises(DataError, match="incomplete"):
