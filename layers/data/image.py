@@ -102,16 +102,18 @@ def _jpeg_size(data: memoryview | bytes) -> tuple[int, int] | None:
             position += 1 if marker == 0xFF else 2
             continue
         if marker in _START_OF_FRAME:
-            if marker == _PROGRESSIVE:
-                _check_scans(data)
+            _check_scans(data, position, progressive=marker == _PROGRESSIVE)
             height = data[position + 5] << 8 | data[position + 6]
             return data[position + 7] << 8 | data[position + 8], height
         position += 2 + (data[position + 2] << 8 | data[position + 3])
     return None
 
 
-def _check_scans(data: memoryview | bytes) -> None:
-    # In compressed data 0xFF is always followed by 0, so that this pattern is a start of scan.
-    scans = bytes(data).count(b"\xff\xda")
+def _check_scans(data: memoryview | bytes, start: int, progressive: bool) -> None:
+    """Refuse a JPEG that was cut off, or has too many scans; its frame begins at ``start``."""
+    # In compressed data 0xFF is always followed by 0, so that these patterns are real markers.
+    if bytes(data[-2:]) != b"\xff\xd9" and bytes(data).find(b"\xff\xd9", start) < 0:
+        raise DataError(f"the JPEG of {len(data):,} bytes is truncated, it has no end marker")
+    scans = bytes(data).count(b"\xff\xda") if progressive else 1
     if scans > MAX_SCANS:
         raise DataError(f"a progressive JPEG of {scans:,} scans is refused (at most {MAX_SCANS})")

@@ -150,7 +150,8 @@ def _guarded(path: Path, read: Callable[[], T]) -> T:
     except (ValueError, IndexError, KeyError, struct.error) as error:
         raise DataError(f"{path}: this file of the LevelDB is damaged: {error}") from None
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+        place = error.filename or path
+        raise DataError(f"{place}: cannot be read: {error.strerror}") from None
 
 
 def _bytes(data: memoryview, position: int) -> tuple[memoryview, int]:

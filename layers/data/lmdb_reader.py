@@ -63,9 +63,10 @@ class LmdbDatabase:
 
     def records(self, start: bytes = b"") -> Iterator[tuple[memoryview, memoryview]]:
         """Key and value of each record in key order, from the first key not below ``start``."""
+        # A generator, because it keeps this object and with it the mapped file alive.
         cursor = self._transaction.cursor()
-        found = cursor.set_range(start) if start else cursor.first()
-        return cursor.iternext(keys=True, values=True) if found else iter(())
+        if cursor.set_range(start) if start else cursor.first():
+            yield from cursor.iternext(keys=True, values=True)
 
     def get(self, key: bytes) -> memoryview | None:
         """The value of ``key``, or None."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
@@ -48,6 +48,7 @@ class Ready:
     tops: tuple[Tensor, ...]
     after: Position
     event: torch.cuda.Event | None = None
+    skipped: tuple[DataError, ...] = ()
 
 
 class Sampler(Protocol[S]):
@@ -87,19 +88,20 @@ class Labels:
 
 
 class Skips:
-    """Counts the bad samples that were passed over, and refuses more than ``allowed``."""
+    """Counts the bad samples that were passed over, and refuses more than ``allowed``.
+
+    They are counted as batches are handed out, so that the count does not depend on threads.
+    """
 
     def __init__(self, allowed: int) -> None:
         self.allowed = allowed
         self.count = 0
-        self._lock = threading.Lock()
 
     def note(self, error: DataError) -> None:
         """Log one more; raises ``error`` if that is too many."""
-        with self._lock:
-            self.count += 1
-            if self.count > self.allowed:
-                raise error
+        self.count += 1
+        if self.count > self.allowed:
+            raise error
         logger.warning("skipped %d of at most %d: %s", self.count, self.allowed, error)
 
 
@@ -109,6 +111,7 @@ class Pipeline(Generic[S]):
     ``shape`` is that of one transformed image; with ``varies`` a batch (of one image) takes the
     shape of its image instead. ``as_bytes`` keeps images as bytes until they are on the device.
     ``labels`` None leaves the label top out.
+    ``skip_bad`` lets bad samples be replaced by their neighbours; they are listed in the batch.
     """
 
     def __init__(
@@ -124,7 +127,7 @@ class Pipeline(Generic[S]):
         as_bytes: bool,
         varies: bool,
         labels: Labels | None,
-        skips: Skips,
+        skip_bad: bool,
     ) -> None:
         self._sampler = sampler
         self._transform = transform
@@ -136,7 +139,7 @@ class Pipeline(Generic[S]):
         self._as_bytes = as_bytes
         self._varies = varies
         self._labels = labels
-        self._skips = skips
+        self._skip_bad = skip_bad
         self._streams = threading.local()
 
     def plan(self) -> Job[S]:
@@ -147,15 +150,16 @@ class Pipeline(Generic[S]):
         """Read, transform and upload a batch. A skipped sample repeats its neighbour."""
         batch = _HostBatch(len(job.samples))
         draws = self._transform.draws(self._seed, job.epochs, job.indices)
-        bad: list[int] = []
+        bad: dict[int, DataError] = {}
         for place, (sample, draw) in enumerate(zip(job.samples, draws, strict=True)):
             try:
                 self._load_one(batch, place, sample, draw)
             except DataError as error:
-                self._skips.note(DataError(f"{self._sampler.describe(sample)}: {error}"))
-                bad.append(place)
-        batch.replace(bad)
-        return self._upload(batch, job.after)
+                bad[place] = DataError(f"{self._sampler.describe(sample)}: {error}")
+                if not self._skip_bad:
+                    raise bad[place] from None
+        batch.replace(list(bad))
+        return replace(self._upload(batch, job.after), skipped=tuple(bad.values()))
 
     def _load_one(self, batch: _HostBatch, place: int, sample: S, draw: Draw) -> None:
         picture, label = self._sampler.read(sample)

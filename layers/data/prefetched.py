@@ -56,6 +56,7 @@ class PrefetchedSource(DataSource, Generic[S]):
         self.threads: int | None = None
         self._seed = 0
         self._position: Position | None = None
+        self._skips = Skips(0)
         self._running: Prefetcher[Job[S], Ready] | None = None
         self._device: torch.device | None = None
 
@@ -69,6 +70,8 @@ class PrefetchedSource(DataSource, Generic[S]):
         assert self._running is not None
         try:
             batch = self._running.next()
+            for error in batch.skipped:
+                self._skips.note(error)
         except BaseException:
             self.close()
             raise
@@ -97,8 +100,9 @@ class PrefetchedSource(DataSource, Generic[S]):
             as_bytes=on_cuda and self._has_bytes,
             varies=self._batch_size == 1,
             labels=Labels(self.num_classes, self.ignore_label) if self._wants_labels else None,
-            skips=Skips(self.max_skipped),
+            skip_bad=self.max_skipped > 0,
         )
+        self._skips.allowed = self.max_skipped
         self._device = device
         self._running = Prefetcher(
             pipeline.plan,

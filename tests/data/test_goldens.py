@@ -44,8 +44,12 @@ def build(layer: caffe_pb2.LayerParameter, phase: int) -> DataSource:
 
 
 def tolerance(case: Path) -> float:
-    """Greater for layers that resize: OpenCV's versions differ by a grey level."""
-    return 1.0 if case.parent.name == "WindowData" or "resize" in case.stem else 0.0
+    """In grey levels: decoders of JPEG and OpenCV's ways to resize differ between versions."""
+    if case.parent.name == "WindowData":
+        return 1.0
+    if case.parent.name == "ImageData" or "encoded" in case.stem:
+        return 3.0
+    return 0.0
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.parent.name}-{case.stem}")
