@@ -40,6 +40,11 @@ class DataSource:
         """The next batch, one tensor a top, on ``device``."""
         raise LookupError(f"{self.type} layers deliver no data by themselves")
 
+    @property
+    def records(self) -> int | None:
+        """How many records one epoch has; None where there is no such number."""
+        return None
+
     def seed(self, seed: int) -> None:
         """Set the seed that sampling and augmentation derive from; before the first batch."""
 

@@ -16,7 +16,7 @@ from ..proto.errors import SnapshotError
 from ..proto.state import read_state
 from ..proto.weights import read_weights
 
-_STATE = re.compile(r"_iter_(\d+)\.solverstate(\.h5)?$")
+_STATE = re.compile(r"(?:_best)?_iter_(\d+)\.solverstate(\.h5)?$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,13 @@ def verify(path: Path, entries: dict[str, Entry]) -> None:
         )
 
 
+def sibling(state: Path, label: str) -> Path:
+    """The weights called ``label`` that belong to a state: run_iter_5 has run_ema_iter_5."""
+    weights = state.name.replace(".solverstate", ".caffemodel")
+    stem, mark, rest = weights.rpartition("_best_iter_" if "_best_iter_" in weights else "_iter_")
+    return state.with_name(f"{stem}_{label}{mark}{rest}")
+
+
 def weights_of(state: Path, learned_net: str) -> Path:
     """The weights that belong to a state: the path as written, or that name beside the state."""
     written = Path(learned_net)
@@ -96,7 +103,7 @@ def candidates(prefix: str) -> Iterator[Path]:
     if folder.is_dir():
         for path in folder.iterdir():
             match = _STATE.search(path.name)
-            if match and path.name[: match.start()] == stem:
+            if match and path.name == f"{stem}_iter_{match[1]}.solverstate{match[2] or ''}":
                 found.append((int(match.group(1)), path))
     for _, path in sorted(found, reverse=True):
         yield path

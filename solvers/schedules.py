@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from ..netdef import Net
 from ..proto.errors import ConfigError, Fault
@@ -11,13 +12,15 @@ from .requirements import SolverDocument, place
 _FIELDS = {"max_epoch": "max_iter", "test_epoch": "test_interval", "snapshot_epoch": "snapshot"}
 
 
-def resolve(document: SolverDocument, net: Net) -> None:
+def resolve(document: SolverDocument, net: Net, test_nets: Sequence[Net]) -> None:
     """Write max_iter, test_interval and snapshot for the epochs that the solver gives.
 
-    An epoch is one pass over the train net's largest source. ConfigError if both forms are given,
-    or if no source knows its number of records.
+    An epoch is one pass over the train net's largest source. A test_iter of 0 becomes as many
+    batches as cover that test net's whole data. ConfigError if both forms are given, or if no
+    source knows its number of records.
     """
     solver = document.message
+    _whole_test_sets(document, test_nets)
     given = [name for name in _FIELDS if solver.HasField(name)]
     if not given:
         return
@@ -41,11 +44,27 @@ def resolve(document: SolverDocument, net: Net) -> None:
         setattr(solver, _FIELDS[name], max(1, iterations))
 
 
+def _whole_test_sets(document: SolverDocument, test_nets: Sequence[Net]) -> None:
+    for index, net in enumerate(test_nets):
+        if document.message.test_iter[index] > 0:
+            continue
+        batches = epoch_batches(net)
+        if batches is None:
+            raise ConfigError(
+                Fault(
+                    "test_iter must be greater than 0 where no data source knows its number of "
+                    f"records, got {document.message.test_iter[index]}",
+                    place(document, f"test_iter.{index}"),
+                )
+            )
+        document.message.test_iter[index] = batches
+
+
 def epoch_batches(net: Net) -> int | None:
     """Batches that one pass over the largest source takes; None if no source has a size."""
     counts = []
     for step in net.sources:
-        records = getattr(step.source, "records", None)
-        if isinstance(records, int) and step.source.shapes and step.source.shapes[0]:
+        records = step.source.records
+        if records is not None:
             counts.append(math.ceil(records / step.source.shapes[0][0]))
     return max(counts, default=None)

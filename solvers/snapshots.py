@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,13 @@ from ..netdef.weights import collect
 from ..proto.caffe_pb2 import NetParameter, SolverParameter
 from ..proto.errors import SnapshotError
 from ..proto.state import SolverSnapshot, read_state, write_state, write_state_hdf5
-from ..proto.weights import LayerBlobs, write_weights, write_weights_hdf5
+from ..proto.weights import (
+    BlobArray,
+    LayerBlobs,
+    read_weights,
+    write_weights,
+    write_weights_hdf5,
+)
 from . import manifest, restore
 
 if TYPE_CHECKING:
@@ -24,6 +30,8 @@ if TYPE_CHECKING:
 
 #: Key of our own part of a state among its extra values.
 RESUME = "resume"
+#: What stands before the iteration in the names of regular snapshots, and of the best ones.
+REGULAR, BEST = "iter", "best_iter"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +45,23 @@ class Snapshot:
     definition: NetParameter
     blobs: list[LayerBlobs]
     state: SolverSnapshot
+    #: Weights beside the raw ones: path and blobs.
+    further: list[tuple[Path, list[LayerBlobs]]] = field(default_factory=list)
 
     def write(self) -> None:
         """Write weights, then state, then their checksums; each appears complete or not at all."""
-        if self.hdf5:
-            write_weights_hdf5(self.weights_path, self.blobs)
-            write_state_hdf5(self.state_path, self.state)
-        else:
-            write_weights(self.weights_path, self.definition, self.blobs)
-            write_state(self.state_path, self.state)
-        manifest.record(self.prefix, self.weights_path, self.state_path)
+        for path, blobs in [(self.weights_path, self.blobs), *self.further]:
+            if self.hdf5:
+                write_weights_hdf5(path, blobs)
+            else:
+                write_weights(path, self.definition, blobs)
+        (write_state_hdf5 if self.hdf5 else write_state)(self.state_path, self.state)
+        manifest.record(self.prefix, *self.files)
+
+    @property
+    def files(self) -> list[Path]:
+        """All files of the snapshot."""
+        return [self.weights_path, *(path for path, _ in self.further), self.state_path]
 
     @property
     def bytes(self) -> int:
@@ -56,7 +71,7 @@ class Snapshot:
         return sum(array.nbytes for array in [*arrays, *self.state.history])
 
 
-def paths(solver: Solver, label: str = "iter") -> tuple[Path, Path, bool]:
+def paths(solver: Solver, label: str = REGULAR) -> tuple[Path, Path, bool]:
     """Weights path, state path, and whether they are HDF5, for the solver's present iteration."""
     parameters = solver.parameters
     hdf5 = parameters.snapshot_format == SolverParameter.HDF5
@@ -65,7 +80,7 @@ def paths(solver: Solver, label: str = "iter") -> tuple[Path, Path, bool]:
     return Path(f"{stem}.caffemodel{ending}"), Path(f"{stem}.solverstate{ending}"), hdf5
 
 
-def take(solver: Solver, label: str = "iter") -> Snapshot:
+def take(solver: Solver, label: str = REGULAR) -> Snapshot:
     """Copy everything a snapshot holds to the host."""
     weights_path, state_path, hdf5 = paths(solver, label)
     history = [_host_copy(tensor) for tensor in solver.updater.history_list()]
@@ -82,7 +97,50 @@ def take(solver: Solver, label: str = "iter") -> Snapshot:
         solver.net.to_message(),
         blobs,
         state,
+        _further(solver, blobs, label),
     )
+
+
+def _further(
+    solver: Solver, blobs: list[LayerBlobs], label: str
+) -> list[tuple[Path, list[LayerBlobs]]]:
+    """The further weights of all hooks, laid out as ``blobs``, each with its path."""
+    numbers = _owner_of_shared(solver.net)
+    found = []
+    for hook in solver.hooks:
+        for name, tensors in hook.further_weights().items():
+            path, _, _ = paths(solver, f"{name}_{label}")
+            arrays = [_host_copy(tensor) for tensor in tensors]
+            layers = [
+                LayerBlobs(
+                    layer.name,
+                    layer.type,
+                    [
+                        blob
+                        and BlobArray(arrays[numbers[layer.name, index]].reshape(blob.data.shape))
+                        for index, blob in enumerate(layer.blobs)
+                    ],
+                )
+                for layer in blobs
+            ]
+            found.append((path, layers))
+    return found
+
+
+def _load_further(solver: Solver, state: Path, entries: dict[str, manifest.Entry]) -> None:
+    """Give hooks back their further weights, from the files beside the state."""
+    for hook in solver.hooks:
+        weights = {}
+        for name in hook.further_weights():
+            path = manifest.sibling(state, name)
+            if path.is_file():
+                manifest.verify(path, entries)
+                layers = {layer.name: layer.blobs for layer in read_weights(path)}
+                weights[name] = [
+                    torch.from_numpy(layers[param.layer][param.index].data).view(param.tensor.shape)
+                    for param in solver.net.params
+                ]
+        hook.load_further_weights(weights)
 
 
 def _host_copy(tensor: torch.Tensor) -> np.ndarray:
@@ -149,6 +207,7 @@ def load(solver: Solver, path: Path, accept_changes: bool = False) -> None:
     solver.net.load(weights)
     solver.updater.load_history([torch.from_numpy(array) for array in state.history])
     solver.iteration, solver.current_step = state.iter, state.current_step
+    _load_further(solver, path, entries)
     if resume:
         restore.release(solver, resume, str(path))
 

@@ -89,14 +89,14 @@ class Solver:
         self._signal: SignalNumber | None = None
         self.snapshot_requested = False
         self.net, self.test_nets = self._build(level, stages)
-        schedules.resolve(self.document, self.net)
+        schedules.resolve(self.document, self.net, self.test_nets)
         self._load(self.parameters.weights if weights is None else [str(each) for each in weights])
         restore.apply_param_rules(self.document, self.net)
         self.updater = Updater(self.net.params, self.parameters)
         #: Seconds of training in earlier runs that this one continues.
         self.earlier_seconds = 0.0
         self._began = time.monotonic()
-        self.hooks: list[Hook] = standard_hooks(self.parameters, sigint, sighup)
+        self.hooks: list[Hook] = standard_hooks(self.parameters, self.net, sigint, sighup)
 
     # -- building ----------------------------------------------------------------------------------
 

@@ -79,6 +79,10 @@ class Data(PrefetchedSource[Entry]):
             name=message.name,
         )
 
+    @property
+    def records(self) -> int | None:
+        return len(self._database)
+
     def _sampler(self, position: Position | None, seed: int) -> _Entries:
         if position is not None:
             return _Entries(self._database, self._transform, position, 0)

@@ -118,6 +118,11 @@ class HDF5Data(DataSource):
         self._given_seed = seed
         self._loaded = None
 
+    @property
+    def records(self) -> int | None:
+        """The rows of all files; each file is opened for its shape only."""
+        return sum(_row_count(name, self._datasets[0]) for name in self._files)
+
     def state_dict(self) -> dict[str, Any]:
         return {
             "seed": self._given_seed,
@@ -160,6 +165,11 @@ def _dataset(file: h5py.File, path: str, name: str) -> h5py.Dataset:
 def _row_shape(path: str, name: str) -> Shape:
     with _open(path) as file:
         return tuple(_dataset(file, path, name).shape[1:])
+
+
+def _row_count(path: str, name: str) -> int:
+    with _open(path) as file:
+        return int(_dataset(file, path, name).shape[0])
 
 
 def _read(path: str, names: Sequence[str], shapes: Sequence[Shape]) -> list[NDArray[np.float32]]:

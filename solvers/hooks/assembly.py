@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+from ...netdef import Net
 from ...proto.caffe_pb2 import SolverParameter
+from .averaging import Averaging
 from .base import Hook
 from .display import Display
+from .finite import Finite
 from .signals import Signals
 from .snapshots import Snapshots
 from .testing import Testing
+from .watching import Watching
 
 
-def standard_hooks(parameters: SolverParameter, sigint: str, sighup: str) -> list[Hook]:
+def standard_hooks(parameters: SolverParameter, net: Net, sigint: str, sighup: str) -> list[Hook]:
     """The hooks of a run. Signals come before snapshots, which write what a signal asked for; at
-    the end the order is that of Caffe's last lines: snapshot, loss, tests."""
-    return [
-        Signals(sigint, sighup),
-        Snapshots(parameters),
+    the end the order is that of Caffe's last lines: snapshot, loss, tests. Averages are updated
+    before a snapshot saves them."""
+    saver = Snapshots(parameters)
+    hooks: list[Hook] = [Signals(sigint, sighup)]
+    if parameters.ema_decay:
+        hooks.append(Averaging(net, parameters.ema_decay))
+    hooks += [
+        saver,
         Display(parameters.display, parameters.average_loss),
         Testing(parameters.test_interval, parameters.test_initialization),
     ]
+    if parameters.watch:
+        hooks.append(Watching(parameters, saver))
+    if parameters.check_finite:
+        hooks.append(Finite())
+    return hooks

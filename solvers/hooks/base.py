@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from torch import Tensor
+
 if TYPE_CHECKING:
     from ..loop import Iteration
     from ..solver import Solver
@@ -35,6 +37,9 @@ class Hook:
     def after_test(self, solver: Solver, index: int, outputs: dict[str, float]) -> None:
         """Test net ``index`` was tested; ``outputs`` has the mean of each of its output blobs."""
 
+    def after_tests(self, solver: Solver) -> None:
+        """All test nets were tested, with the weights as trained."""
+
     def after_train(self, solver: Solver) -> None:
         """The loop has ended, whether completed or stopped (not after an error)."""
 
@@ -43,6 +48,17 @@ class Hook:
 
     def close(self, solver: Solver) -> None:
         """The run is over, even if by an error: release what is held."""
+
+    def before_snapshot(self, solver: Solver) -> None:
+        """A snapshot is about to be taken; an error raised here prevents it."""
+
+    def further_weights(self) -> dict[str, list[Tensor]]:
+        """Sets of weights that a snapshot holds beside the raw ones, by label: a tensor for each
+        of ``net.params``. They are written as ``<prefix>_<label>_iter_<iteration>``."""
+        return {}
+
+    def load_further_weights(self, weights: dict[str, list[Tensor]]) -> None:
+        """Take back what :meth:`further_weights` gave; labels a snapshot has not are missing."""
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run must know: numbers, strings, lists and dicts of them."""

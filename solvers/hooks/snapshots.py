@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...proto.caffe_pb2 import SolverParameter
@@ -62,8 +63,10 @@ class Snapshots(Hook):
             self.write(solver)
         self._report(solver, wait=True, final=wanted and self.newest == solver.iteration)
 
-    def write(self, solver: Solver, label: str = "iter") -> None:
-        """Take a snapshot now and have it written."""
+    def write(self, solver: Solver, label: str = snapshots.REGULAR) -> list[Path]:
+        """Take a snapshot now and have it written; its files."""
+        for hook in solver.hooks:
+            hook.before_snapshot(solver)
         self._take_lock()
         self._report(solver, wait=True)
         began = time.monotonic()
@@ -75,8 +78,10 @@ class Snapshots(Hook):
         if self._executor is None:
             self._executor = ThreadPoolExecutor(1, thread_name_prefix="snapshot")
         future = self._executor.submit(_write, snapshot)
-        self.newest = solver.iteration
+        if label == snapshots.REGULAR:
+            self.newest = solver.iteration
         self._pending = (snapshot, time.monotonic() - began, future)
+        return snapshot.files
 
     def _report(self, solver: Solver, wait: bool, final: bool = False) -> None:
         """Say how the pending snapshot went, once it is written (or now, if ``wait``)."""

@@ -40,6 +40,9 @@ def run_tests(solver: Solver, weights: str = "") -> None:
     for index in range(len(solver.test_nets)):
         if solver.stopped_by is None:
             run_test(solver, index, weights)
+    if not weights and solver.stopped_by is None:
+        for hook in solver.hooks:
+            hook.after_tests(solver)
 
 
 def run_test(solver: Solver, index: int, weights: str = "") -> None:

@@ -1,0 +1,77 @@
+"""Stop at the first loss or gradient that is NaN or infinite, and keep what shows it again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ...proto.errors import CortadoError, NumericError
+from .. import diagnosis
+from ..update import total_norm
+from .base import Hook
+
+if TYPE_CHECKING:
+    from ..loop import Iteration
+    from ..solver import Solver
+
+
+class Finite(Hook):
+    """Checks loss and gradients of each iteration before its update.
+
+    On the CPU the check is immediate, and the weights are still those before the step. On other
+    devices the answer is fetched one iteration later, so that no iteration waits for its own
+    result, and always before a snapshot: a good one is never followed by a bad one.
+    """
+
+    def __init__(self) -> None:
+        self._pending: tuple[Iteration, Tensor] | None = None
+
+    def after_backward(self, solver: Solver, iteration: Iteration) -> None:
+        gradients = solver.updater.gradients()
+        finite = iteration.loss.isfinite()
+        if gradients:
+            finite = finite & total_norm(gradients).isfinite()
+        if finite.device.type == "cpu":
+            self._pending = (iteration, finite)
+            self._check(solver)
+            return
+        self._check(solver)
+        self._pending = (iteration, finite.to("cpu", non_blocking=True))
+        self._copied = torch.cuda.Event()
+        self._copied.record()
+
+    def before_snapshot(self, solver: Solver) -> None:
+        self._check(solver)
+
+    def after_train(self, solver: Solver) -> None:
+        self._check(solver)
+
+    def _check(self, solver: Solver) -> None:
+        if self._pending is None:
+            return
+        (iteration, finite), self._pending = self._pending, None
+        if iteration.loss.device.type != "cpu":
+            self._copied.synchronize()
+        if not bool(finite):
+            raise NumericError(self._report(solver, iteration))
+
+    def _report(self, solver: Solver, iteration: Iteration) -> str:
+        loss = float(iteration.loss)
+        first = diagnosis.first_not_finite(solver.net, iteration.batch)
+        where = first or "it does not show when the batch is run again"
+        message = f"iteration {iteration.number}: loss is {loss:g}; {where}"
+        keys = diagnosis.batch_keys(solver.net)
+        if keys:
+            message += f"; batch: {', '.join(keys)}"
+        prefix = solver.parameters.snapshot_prefix
+        if not prefix:
+            return message
+        folder = Path(f"{prefix}_not_finite_iter_{iteration.number}")
+        try:
+            diagnosis.write_bundle(folder, solver.net, iteration.batch, message)
+        except (OSError, CortadoError) as error:
+            return f"{message}; {folder} could not be written: {error}"
+        return f"{message}; net, weights and batch are in {folder}"
