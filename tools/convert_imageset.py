@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ..proto.errors import ConfigError
@@ -113,7 +113,14 @@ def _parts(
     yield rest, f"{database}_val"
 
 
-def _convert(args, part, root, database, list_name, progress) -> Report:  # type: ignore[no-untyped-def]
+def _convert(
+    args: argparse.Namespace,
+    part: Sequence[ListedImage],
+    root: str,
+    database: str,
+    list_name: str,
+    progress: Callable[[int], None] | None,
+) -> Report:
     from ..layers.data.conversion import Options, convert
 
     options = Options(

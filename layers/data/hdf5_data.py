@@ -174,7 +174,7 @@ def _row_count(path: str, name: str) -> int:
 
 def _read(path: str, names: Sequence[str], shapes: Sequence[Shape]) -> list[NDArray[np.float32]]:
     """The datasets of a file as float32; DataError if they do not fit each other or the tops."""
-    values = []
+    values: list[NDArray[np.float32]] = []
     with _open(path) as file:
         for name, shape in zip(names, shapes, strict=True):
             dataset = _dataset(file, path, name)

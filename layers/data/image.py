@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -24,7 +25,7 @@ _NO_LENGTH = frozenset(range(0xD0, 0xD8)) | {0x01, 0xFF}
 _PROGRESSIVE = 0xC2
 
 
-def decode(data: memoryview | bytes, mode: int = NATIVE) -> NDArray[np.uint8]:
+def decode(data: memoryview | bytes, mode: int = NATIVE) -> NDArray[Any]:
     """The image as (height, width, channels), channels BGR as in OpenCV.
 
     ``mode`` is NATIVE (channels as stored), COLOR or GRAY. Raises DataError for what is no image,
@@ -44,12 +45,12 @@ def decode(data: memoryview | bytes, mode: int = NATIVE) -> NDArray[np.uint8]:
     return image if image.ndim == 3 else image[:, :, np.newaxis]
 
 
-def read(path: str | Path, mode: int = COLOR) -> NDArray[np.uint8]:
+def read(path: str | Path, mode: int = COLOR) -> NDArray[Any]:
     """The image in a file; DataError naming the file if there is none in it."""
     return decode_file(read_bytes(path), path, mode)
 
 
-def decode_file(data: bytes, path: str | Path, mode: int = COLOR) -> NDArray[np.uint8]:
+def decode_file(data: bytes, path: str | Path, mode: int = COLOR) -> NDArray[Any]:
     """:func:`decode` with the file named in the error."""
     try:
         return decode(data, mode)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,7 +20,8 @@ from ..base import TRAIN
 from . import image as images
 from .counter_random import Purpose, below, words
 
-Pixels = NDArray[np.uint8] | NDArray[np.float32]
+#: Pixels as uint8, or values as float32; OpenCV's types do not tell which.
+Pixels = NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +183,9 @@ class Transform:
                 cv2.subtract(crop, mean, target, dtype=cv2.CV_32F)
             elif self._mean_values:
                 value = self._mean_values[channel if len(self._mean_values) > 1 else 0]
-                cv2.subtract(crop, (float(value), 0.0, 0.0, 0.0), target, dtype=cv2.CV_32F)
+                # A scalar of OpenCV has four channels, of which an image of one uses the first.
+                scalar: Any = (float(value), 0.0, 0.0, 0.0)
+                cv2.subtract(crop, scalar, target, dtype=cv2.CV_32F)
             else:
                 np.copyto(target, crop)
             if self._scale != 1:

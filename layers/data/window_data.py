@@ -303,7 +303,7 @@ def read_windows(source: str | Path, root: str) -> tuple[list[Box], int]:
             if not head.startswith("#"):
                 raise ValueError(f"must be '# INDEX', got {head!r}")
             place, path = next(waiting)
-            sizes = []
+            sizes: list[int] = []
             while len(sizes) < 4:
                 place, line = next(waiting)
                 sizes += [int(word) for word in line.split()]
