@@ -11,7 +11,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..netdef import Net
-from ..proto.caffe_pb2 import NetState
 from ..proto.files import write_text
 
 _NET, _WEIGHTS, _BATCH, _MESSAGE = "net.prototxt", "weights.caffemodel", "batch.safetensors", "why"
@@ -78,7 +77,6 @@ def write_bundle(folder: Path, net: Net, batch: Mapping[str, Tensor], message: s
     """Write net, weights and batch into ``folder``, for :func:`replay`."""
     folder.mkdir(parents=True, exist_ok=True)
     definition = net.to_message()
-    definition.state.CopyFrom(NetState(phase=net.phase))
     write_text(folder / _NET, definition)
     net.save(folder / _WEIGHTS)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in batch.items()}

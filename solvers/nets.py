@@ -112,7 +112,8 @@ def _definition(
         source = ""
         nodes = document.root.children(origin) if document.root else []
         net = Document(value, nodes[index] if index < len(nodes) else None)
-    state = NetState(phase=phase)
+    state = NetState()
+    state.phase = phase  # type: ignore[assignment]  # the stubs know the enum, Net plain numbers
     for each in (net.message.state, *states):
         state.MergeFrom(each)
     return NetDefinition(origin, source, net, state)

@@ -111,20 +111,20 @@ def _further(
         for name, tensors in hook.further_weights().items():
             path, _, _ = paths(solver, f"{name}_{label}")
             arrays = [_host_copy(tensor) for tensor in tensors]
-            layers = [
-                LayerBlobs(
-                    layer.name,
-                    layer.type,
-                    [
-                        blob
-                        and BlobArray(arrays[numbers[layer.name, index]].reshape(blob.data.shape))
-                        for index, blob in enumerate(layer.blobs)
-                    ],
-                )
-                for layer in blobs
-            ]
+            layers = [_like(layer, arrays, numbers) for layer in blobs]
             found.append((path, layers))
     return found
+
+
+def _like(
+    layer: LayerBlobs, arrays: list[np.ndarray], numbers: dict[tuple[str, int], int]
+) -> LayerBlobs:
+    """``layer`` with the blobs of ``arrays``, which has one for each of the net's parameters."""
+    blobs: list[BlobArray | None] = []
+    for index, blob in enumerate(layer.blobs):
+        array = arrays[numbers[layer.name, index]]
+        blobs.append(None if blob is None else BlobArray(array.reshape(blob.data.shape)))
+    return LayerBlobs(layer.name, layer.type, blobs)
 
 
 def _load_further(solver: Solver, state: Path, entries: dict[str, manifest.Entry]) -> None:
