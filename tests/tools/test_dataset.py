@@ -1,0 +1,256 @@
+"""Public data sets: formats, downloads that resume, and the databases built of them.
+
+The files are tiny ones in the real formats, written here and served over HTTP from this process.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import struct
+import tarfile
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cortado.proto import caffe_pb2
+from cortado.proto.errors import DataError, ResourceError
+from cortado.tools import cli
+from cortado.tools.datasets import formats
+from cortado.tools.datasets.download import RemoteFile, md5_of, obtain
+from cortado.tools.datasets.known import DATASETS
+
+RNG = np.random.default_rng(0)
+DIGITS = {
+    part: RNG.integers(0, 256, (count, 28, 28), np.uint8)
+    for part, count in (("train", 7), ("t10k", 3))
+}
+CIFAR = {
+    name: RNG.integers(0, 256, (2, 3, 32, 32), np.uint8)
+    for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch")
+}
+
+
+def idx(array: np.ndarray) -> bytes:
+    head = bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}I", *array.shape)
+    return gzip.compress(head + array.tobytes())
+
+
+def write_mnist(folder: Path) -> None:
+    for part, images in DIGITS.items():
+        labels = np.arange(len(images), dtype=np.uint8)
+        (folder / f"{part}-images-idx3-ubyte.gz").write_bytes(idx(images))
+        (folder / f"{part}-labels-idx1-ubyte.gz").write_bytes(idx(labels))
+
+
+def write_cifar10(folder: Path) -> None:
+    with tarfile.open(folder / "cifar-10-binary.tar.gz", "w:gz") as tar:
+        for name, images in CIFAR.items():
+            data = b"".join(bytes([label]) + image.tobytes() for label, image in enumerate(images))
+            member = tarfile.TarInfo(f"cifar-10-batches-bin/{name}.bin")
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+
+
+def records(database: Path) -> list[tuple[bytes, int, np.ndarray]]:
+    import lmdb
+
+    found = []
+    with (
+        lmdb.open(str(database), readonly=True, lock=False) as environment,
+        environment.begin() as transaction,
+    ):
+        for key, value in transaction.cursor():
+            datum = caffe_pb2.Datum.FromString(value)
+            shape = (datum.channels, datum.height, datum.width)
+            found.append((key, datum.label, np.frombuffer(datum.data, np.uint8).reshape(shape)))
+    return found
+
+
+def test_mnist_from_files(tmp_path, capsys):
+    write_mnist(tmp_path)
+    out = tmp_path / "out"
+    assert cli.main(["dataset", "mnist", f"--source={tmp_path}", f"--out={out}"]) == 0
+    for part, prefix in (("train", "train"), ("test", "t10k")):
+        stored = records(out / f"mnist_{part}_lmdb")
+        assert [key for key, _, _ in stored] == [b"%08d" % i for i in range(len(DIGITS[prefix]))]
+        for index, (_, label, image) in enumerate(stored):
+            assert label == index
+            np.testing.assert_array_equal(image, DIGITS[prefix][index][None])
+    assert "is not the published file" in capsys.readouterr().err
+
+
+def test_cifar10_from_files(tmp_path):
+    write_cifar10(tmp_path)
+    assert cli.main(["dataset", "cifar10", f"--source={tmp_path}", f"--out={tmp_path}"]) == 0
+    stored = records(tmp_path / "cifar10_train_lmdb")
+    expected = np.concatenate([CIFAR[f"data_batch_{number}"] for number in range(1, 6)])
+    np.testing.assert_array_equal([image for _, _, image in stored], expected)
+    mean = caffe_pb2.BlobProto.FromString((tmp_path / "mean.binaryproto").read_bytes())
+    np.testing.assert_allclose(
+        np.array(mean.data).reshape(3, 32, 32), expected.mean(axis=0), rtol=1e-5
+    )
+    assert len(records(tmp_path / "cifar10_test_lmdb")) == 2
+
+
+@pytest.mark.parametrize("name", sorted(DATASETS))
+def test_missing_files_are_named(name, tmp_path, capsys):
+    assert cli.main(["dataset", name, f"--source={tmp_path}", f"--out={tmp_path}"]) == 3
+    assert f"{DATASETS[name].files[0].name} is missing" in capsys.readouterr().err
+
+
+def test_unknown_data_set(capsys):
+    assert cli.main(["dataset", "mnits"]) == 2
+    assert "did you mean 'mnist'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"<html>not found</html>", "no idx file"),
+        (gzip.compress(bytes((0, 0, 8, 1)) + struct.pack(">I", 9) + b"abc"), "holds 3 bytes"),
+        (idx(np.zeros(100, np.uint8))[:-12], "broken gzip"),
+    ],
+    ids=["html", "short", "truncated"],
+)
+def test_broken_idx_files(content, message, tmp_path):
+    path = tmp_path / "x.gz"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        formats.read_idx(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"no archive", "broken archive"), (None, "has no member missing.bin")],
+)
+def test_broken_archives(content, message, tmp_path):
+    path = tmp_path / "cifar-10-binary.tar.gz"
+    write_cifar10(tmp_path)
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        list(formats.cifar10_images(path, ["missing.bin"]))
+
+
+class Server:
+    """Serves ``content`` at any path; the first replies end after ``cuts`` bytes."""
+
+    def __init__(self, content: bytes, cuts: list[int]) -> None:
+        self.ranges: list[str | None] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                wanted = self.headers.get("Range")
+                outer.ranges.append(wanted)
+                start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted else 0
+                if self.path.startswith("/missing"):
+                    self.send_error(404)
+                    return
+                if start >= len(content):
+                    self.send_error(416)
+                    return
+                self.send_response(206 if wanted else 200)
+                body = content[start:]
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body[: cuts.pop(0)] if cuts else body)
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+@pytest.fixture
+def serve():
+    servers: list[Server] = []
+
+    def start(content: bytes, cuts: list[int] | None = None) -> Server:
+        servers.append(Server(content, cuts or []))
+        return servers[-1]
+
+    yield start
+    for each in servers:
+        each.server.shutdown()
+        each.server.server_close()
+
+
+CONTENT = RNG.bytes(200_000)
+
+
+@pytest.fixture
+def wanted(tmp_path):
+    (tmp_path / "original").write_bytes(CONTENT)
+    return RemoteFile("file.bin", md5_of(tmp_path / "original"))
+
+
+def test_download_and_no_second_one(tmp_path, serve, wanted):
+    server = serve(CONTENT)
+    for _ in range(2):
+        assert obtain(wanted, server.url, tmp_path).read_bytes() == CONTENT
+    assert server.ranges == [None]
+    assert not (tmp_path / "file.bin.part").exists()
+
+
+def test_a_download_goes_on_where_it_was_cut(tmp_path, serve, wanted):
+    server = serve(CONTENT, cuts=[70_000, 50_000])
+    for have in (70_000, 120_000):
+        with pytest.raises(ResourceError, match="again to go on"):
+            obtain(wanted, server.url, tmp_path)
+        assert (tmp_path / "file.bin.part").stat().st_size == have
+    assert obtain(wanted, server.url, tmp_path).read_bytes() == CONTENT
+    assert server.ranges == [None, "bytes=70000-", "bytes=120000-"]
+
+
+def test_a_part_that_is_complete_is_only_checked(tmp_path, serve, wanted):
+    (tmp_path / "file.bin.part").write_bytes(CONTENT)
+    assert obtain(wanted, serve(CONTENT).url, tmp_path).read_bytes() == CONTENT
+
+
+def test_another_content_is_refused_and_deleted(tmp_path, serve, wanted):
+    with pytest.raises(DataError, match="checksum is .*, must be"):
+        obtain(wanted, serve(b"<html>").url, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["original"]
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("file:///etc", "only http and https"),
+        ("http://127.0.0.1:9", "--source DIR"),
+        ("{server}/missing", "answers 404"),
+    ],
+)
+def test_servers_that_do_not_deliver(url, message, tmp_path, serve, wanted):
+    with pytest.raises(ResourceError, match=message):
+        obtain(wanted, url.format(server=serve(CONTENT).url), tmp_path)
+    assert not (tmp_path / "file.bin").exists()
+
+
+def test_dataset_by_download(tmp_path, serve, monkeypatch, capsys):
+    """The whole command against a server, with the checksum of the file that is served."""
+    import dataclasses
+
+    from cortado.tools.datasets import known
+
+    write_cifar10(tmp_path)
+    archive = tmp_path / "cifar-10-binary.tar.gz"
+    file = RemoteFile(archive.name, md5_of(archive))
+    dataset = dataclasses.replace(DATASETS["cifar10"], files=(file,))
+    monkeypatch.setitem(known.DATASETS, "cifar10", dataset)
+    server = serve(archive.read_bytes())
+    out = tmp_path / "out"
+    assert cli.main(["dataset", "cifar10", f"--url={server.url}", f"--out={out}"]) == 0
+    assert len(records(out / "cifar10_train_lmdb")) == 10
+
+
+def test_without_a_network_the_command_says_what_to_do(tmp_path, capsys):
+    code = cli.main(["dataset", "mnist", "--url=http://127.0.0.1:9", f"--out={tmp_path}"])
+    assert code == 5
+    assert "--source DIR" in capsys.readouterr().err

@@ -1,0 +1,89 @@
+"""Prepare a public data set: download its files and build train and test databases.
+
+Downloads are checked and go on where they were interrupted. Without a network, --source DIR takes
+files that you have, as they are published.
+
+examples:
+  cortado dataset mnist --out examples/mnist
+  cortado dataset cifar10 --source ~/downloads --out examples/cifar10
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..proto.errors import ConfigError, DataError, ResourceError, nearest
+
+if TYPE_CHECKING:
+    from .datasets.formats import Labelled
+    from .datasets.known import Dataset
+
+logger = logging.getLogger(__name__)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="mnist or cifar10")
+    parser.add_argument("--out", default=".", help="folder for databases and files (default .)")
+    parser.add_argument("--source", default="", help="folder with the files; nothing is fetched")
+    parser.add_argument("--url", default="", help="another place to fetch the files from")
+
+
+def run(args: argparse.Namespace) -> int:
+    from .datasets.known import DATASETS
+
+    if args.name not in DATASETS:
+        hint = nearest(args.name, DATASETS)
+        raise ConfigError(f"no data set {args.name!r} (there are {', '.join(DATASETS)}){hint}")
+    dataset = DATASETS[args.name]
+    out = Path(args.out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResourceError(f"--out {out}: {error.strerror}") from None
+    prepare(args.name, dataset, out, args.source, args.url or dataset.url)
+    return 0
+
+
+def prepare(name: str, dataset: Dataset, out: Path, source: str, url: str) -> None:
+    """Build ``<name>_<part>_lmdb`` in ``out`` for every part, and the mean image if it has one."""
+    from .datasets.download import md5_of, obtain
+
+    files: dict[str, Path] = {}
+    for wanted in dataset.files:
+        if not source:
+            files[wanted.name] = obtain(wanted, url, out)
+            continue
+        path = Path(source) / wanted.name
+        if not path.is_file():
+            needed = ", ".join(each.name for each in dataset.files)
+            raise DataError(f"--source {source}: {wanted.name} is missing (needed: {needed})")
+        if md5_of(path) != wanted.md5:
+            logger.warning(f"{path}: is not the published file (its checksum differs)")
+        files[wanted.name] = path
+    for part, read in dataset.parts.items():
+        database = out / f"{name}_{part}_lmdb"
+        print(f"{database}: {write(database, read(files))} images")
+    if dataset.mean:
+        from ..layers.data.mean import compute_mean, write_mean
+
+        write_mean(compute_mean(str(out / f"{name}_train_lmdb")), str(out / "mean.binaryproto"))
+        print(f"{out / 'mean.binaryproto'}: the mean image")
+
+
+def write(database: Path, images: Iterable[Labelled]) -> int:
+    """Store ``images`` as raw Datum records with numbers as keys; how many there were."""
+    from ..layers.data.lmdb_writer import LmdbWriter
+    from ..proto import caffe_pb2
+
+    with LmdbWriter(database) as writer:
+        for index, (label, pixels) in enumerate(images):
+            channels, height, width = pixels.shape
+            datum = caffe_pb2.Datum(
+                channels=channels, height=height, width=width, label=label, data=pixels.tobytes()
+            )
+            writer.put(f"{index:08d}".encode(), datum.SerializeToString())
+        return writer.count

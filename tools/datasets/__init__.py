@@ -1,0 +1,1 @@
+"""Public data sets: where their files come from, and how they become databases."""

@@ -1,0 +1,61 @@
+"""The data sets that `cortado dataset` prepares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import formats
+from .download import RemoteFile
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Files to fetch, and how they are read.
+
+    ``parts`` gives for each database ("train", "test") the images from the files, by file name.
+    ``mean`` asks for a mean image of the training set.
+    """
+
+    url: str
+    files: tuple[RemoteFile, ...]
+    parts: Mapping[str, Callable[[Mapping[str, Path]], Iterator[formats.Labelled]]]
+    mean: bool = False
+
+
+def _idx_pair(prefix: str) -> Callable[[Mapping[str, Path]], Iterator[formats.Labelled]]:
+    images, labels = f"{prefix}-images-idx3-ubyte.gz", f"{prefix}-labels-idx1-ubyte.gz"
+    return lambda files: formats.mnist_images(files[images], files[labels])
+
+
+_CIFAR10 = "cifar-10-binary.tar.gz"
+_CIFAR10_FOLDER = "cifar-10-batches-bin"
+
+
+def _cifar_batches(*names: str) -> Callable[[Mapping[str, Path]], Iterator[formats.Labelled]]:
+    members = [f"{_CIFAR10_FOLDER}/{name}.bin" for name in names]
+    return lambda files: formats.cifar10_images(files[_CIFAR10], members)
+
+
+DATASETS: dict[str, Dataset] = {
+    "mnist": Dataset(
+        "https://ossci-datasets.s3.amazonaws.com/mnist",
+        (
+            RemoteFile("train-images-idx3-ubyte.gz", "f68b3c2dcbeaaa9fbdd348bbdeb94873"),
+            RemoteFile("train-labels-idx1-ubyte.gz", "d53e105ee54ea40749a09fcbcd1e9432"),
+            RemoteFile("t10k-images-idx3-ubyte.gz", "9fb629c4189551a2d022fa330f9573f3"),
+            RemoteFile("t10k-labels-idx1-ubyte.gz", "ec29112dd5afa0611ce80d1b7f02629c"),
+        ),
+        {"train": _idx_pair("train"), "test": _idx_pair("t10k")},
+    ),
+    "cifar10": Dataset(
+        "https://www.cs.toronto.edu/~kriz",
+        (RemoteFile(_CIFAR10, "c32a1d4ab5d03f1284b67883e8d87530"),),
+        {
+            "train": _cifar_batches(*(f"data_batch_{number}" for number in range(1, 6))),
+            "test": _cifar_batches("test_batch"),
+        },
+        mean=True,
+    ),
+}
