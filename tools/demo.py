@@ -32,7 +32,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    import torch
+
     began = time.monotonic()
+    # A net this small gains little from several threads, and on a busy machine they wait for one
+    # another most of the time.
+    torch.set_num_threads(1)
     folder = prepare_folder(Path(args.out))
     with contextlib.chdir(folder):
         write_images()
@@ -143,9 +148,12 @@ def classify() -> None:
 
     from ..netdef import Net
 
-    lines = Path("test.txt").read_text(encoding="utf-8").split("\n")[:SHOWN]
-    labels = [int(line.split()[1]) for line in lines]
-    images = [cv2.imread(f"images/{line.split()[0]}", cv2.IMREAD_GRAYSCALE) for line in lines]
+    first: dict[int, str] = {}  # the first image of each class that comes
+    for line in Path("test.txt").read_text(encoding="utf-8").splitlines():
+        name, label = line.split()
+        first.setdefault(int(label), name)
+    labels = list(first)[:SHOWN]
+    images = [cv2.imread(f"images/{first[label]}", cv2.IMREAD_GRAYSCALE) for label in labels]
     net = Net("deploy.prototxt", "TEST", weights=weights_file())
     with torch.no_grad():
         rows = [

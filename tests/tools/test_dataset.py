@@ -214,7 +214,7 @@ def test_a_part_that_is_complete_is_only_checked(tmp_path, serve, wanted):
 
 
 def test_another_content_is_refused_and_deleted(tmp_path, serve, wanted):
-    with pytest.raises(DataError, match="checksum is .*, must be"):
+    with pytest.raises(DataError, match=r"checksum is .*, must be"):
         obtain(wanted, serve(b"<html>").url, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["original"]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...proto import caffe_pb2
-from .curves import save
+from .curves import DPI, save
 
 _COLOURS = {
     "data": "#d9ead3",
@@ -131,27 +131,31 @@ def _plain(diagram: Diagram, path: Path, horizontal: bool) -> None:
     size = (
         (width * step[0], height * step[1]) if horizontal else (height * step[1], width * step[0])
     )
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots()
+    figure = Figure(figsize=size, dpi=DPI)
+    axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     spots = {
         name: (x * step[0], -y * step[1]) if horizontal else (y * step[1], -x * step[0])
         for name, (x, y) in places.items()
     }
+    xs, ys = [x for x, _ in spots.values()], [y for _, y in spots.values()]
+    axes.set_xlim(min(xs, default=0) - step[0] / 2, max(xs, default=0) + step[0] / 2)
+    axes.set_ylim(min(ys, default=0) - step[1] / 2, max(ys, default=0) + step[1] / 2)
+    texts = {}
     for box in diagram.boxes.values():
         x, y = spots[box.name]
         style = {"boxstyle": "round,pad=0.4", "facecolor": _COLOURS[box.kind], "edgecolor": "#888"}
         text = "\n".join(box.lines)
-        axes.text(x, y, text, ha="center", va="center", fontsize=7, bbox=style, zorder=2)
+        texts[box.name] = axes.text(
+            x, y, text, ha="center", va="center", fontsize=7, bbox=style, zorder=2
+        )
+    figure.draw_without_rendering()  # gives the boxes their places, at which arrows begin and end
     for start, end, _ in diagram.arrows:
-        arrow = {"arrowstyle": "->", "color": "#666", "shrinkA": 30, "shrinkB": 30}
-        if not horizontal:
-            arrow |= {"shrinkA": 16, "shrinkB": 18}
+        patches = (texts[start].get_bbox_patch(), texts[end].get_bbox_patch())
+        arrow = dict(zip(("patchA", "patchB"), patches, strict=True))
+        arrow |= {"arrowstyle": "-|>", "color": "#666", "shrinkA": 0, "shrinkB": 0}
         axes.annotate("", xy=spots[end], xytext=spots[start], arrowprops=arrow, zorder=1)
-    xs, ys = [x for x, _ in spots.values()], [y for _, y in spots.values()]
-    axes.set_xlim(min(xs, default=0) - step[0] / 2, max(xs, default=0) + step[0] / 2)
-    axes.set_ylim(min(ys, default=0) - step[1] / 2, max(ys, default=0) + step[1] / 2)
-    save(figure, path)
+    save(figure, path, tight=True)
 
 
 def _places(diagram: Diagram) -> dict[str, tuple[int, int]]:
