@@ -10,12 +10,12 @@ from torch import Tensor
 from ..proto import caffe_pb2
 from ..proto.errors import LayerError
 from .base import Context, Layer, between, canonical_axis, exactly
-from .losses import check_labels, read_ignore_label, split_labels, widened
+from .losses import ClassifyingLayer, check_labels, read_ignore_label, split_labels, widened
 from .registry import register
 
 
 @register("Accuracy")
-class Accuracy(Layer):
+class Accuracy(ClassifyingLayer):
     """The share of positions whose true class is among the ``top_k`` (1) best scores.
 
     bottoms: scores with the C classes at ``axis`` (1), and one label for each position -> top

@@ -62,6 +62,15 @@ class Context:
 
 
 @dataclass(frozen=True, slots=True)
+class LabelRange:
+    """Class labels that a bottom may hold: 0 to ``classes`` - 1, and ``ignored`` if not None."""
+
+    bottom: int
+    classes: int
+    ignored: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Blob:
     """A parameter blob of a layer: its attribute on the module, and how it is first filled.
 
@@ -153,6 +162,14 @@ class Layer(nn.Module):
         with torch.no_grad():
             tops = self(*bottoms)
         return (tops,) if isinstance(tops, Tensor) else tuple(tops)
+
+    def label_range(self, bottoms: Sequence[Shape]) -> LabelRange | None:
+        """Which bottom holds class labels and their range, for bottoms of these shapes.
+
+        The net tells it to the data source that feeds the bottom, which checks every batch on the
+        host: a wrong label on a GPU would only show as a crash or as garbage.
+        """
+        return None
 
     def macs(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
         """Multiply-accumulate operations of one forward pass; 0 for layers without products."""

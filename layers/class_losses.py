@@ -15,6 +15,7 @@ from ..proto.errors import LayerError
 from .base import Context, between, canonical_axis
 from .losses import (
     VALID,
+    ClassifyingLayer,
     LossLayer,
     check_labels,
     normalizer,
@@ -41,7 +42,7 @@ def _rows(x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @register("HingeLoss")
-class HingeLoss(LossLayer):
+class HingeLoss(LossLayer, ClassifyingLayer):
     """sum of max(0, 1 - s x)^p / N, s being 1 for the labelled class and -1 for all others.
 
     bottoms: scores ``(N, C)`` and labels ``(N)``, whole numbers from 0 to C - 1 held as floats ->
@@ -67,7 +68,7 @@ class HingeLoss(LossLayer):
 
 
 @register("MultinomialLogisticLoss")
-class MultinomialLogisticLoss(LossLayer):
+class MultinomialLogisticLoss(LossLayer, ClassifyingLayer):
     """-sum of log p[label] / N for probabilities p ``(N, C)``, taken as 1e-20 where below it.
 
     The labels ``(N)`` are whole numbers from 0 to C - 1 held as floats.
@@ -82,7 +83,7 @@ class MultinomialLogisticLoss(LossLayer):
 
 
 @register("InfogainLoss")
-class InfogainLoss(LossLayer):
+class InfogainLoss(LossLayer, ClassifyingLayer):
     """-sum over classes c of H[label, c] * log softmax(x)[c], over the normalizer.
 
     bottoms: scores with the C classes at ``axis`` (1), labels as in SoftmaxWithLoss, and the matrix

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..proto import caffe_pb2
 from ..proto.errors import LayerError
 from . import fillers
-from .base import Context, Layer
+from .base import Context, LabelRange, Layer, Shape
 from .fillers import Filler
 from .registry import register
 
@@ -54,6 +56,9 @@ class Embed(Layer):
             weight_filler=fillers.from_message(param.weight_filler, "embed_param.weight_filler"),
             bias_filler=fillers.from_message(param.bias_filler, "embed_param.bias_filler"),
         )
+
+    def label_range(self, bottoms: Sequence[Shape]) -> LabelRange | None:
+        return LabelRange(0, self.weight.shape[0])
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.embedding(x.long(), self.weight)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 
 import torch
@@ -9,12 +10,24 @@ from torch import Tensor
 
 from ..proto import caffe_pb2
 from ..proto.errors import LayerError
-from .base import Layer, Shape, exactly
+from .base import LabelRange, Layer, Shape, exactly
 
 FULL: int = caffe_pb2.LossParameter.FULL
 VALID: int = caffe_pb2.LossParameter.VALID
 BATCH_SIZE: int = caffe_pb2.LossParameter.BATCH_SIZE
 NONE: int = caffe_pb2.LossParameter.NONE
+
+
+class ClassifyingLayer(Layer):
+    """Base of layers that hold scores, with the classes at ``axis``, against labels (bottom 1)."""
+
+    bottoms = exactly(2)
+
+    axis: int = 1
+    ignore_label: int | None = None
+
+    def label_range(self, bottoms: Sequence[Shape]) -> LabelRange | None:
+        return LabelRange(1, bottoms[0][self.axis], self.ignore_label)
 
 
 class LossLayer(Layer):

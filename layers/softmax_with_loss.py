@@ -13,6 +13,7 @@ from ..proto.errors import LayerError
 from .base import Context, between, canonical_axis
 from .losses import (
     VALID,
+    ClassifyingLayer,
     LossLayer,
     check_labels,
     normalizer,
@@ -28,7 +29,7 @@ LOG_FLOOR = log(torch.finfo(torch.float32).tiny)
 
 
 @register("SoftmaxWithLoss")
-class SoftmaxWithLoss(LossLayer):
+class SoftmaxWithLoss(LossLayer, ClassifyingLayer):
     """-sum of log softmax(x)[label] / normalizer, with the classes at ``softmax_param.axis`` (1).
 
     bottoms: scores ``(N, C, ...)`` and labels, as many as positions, whole numbers from 0 to C - 1

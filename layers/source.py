@@ -45,6 +45,13 @@ class DataSource:
         """How many records one epoch has; None where there is no such number."""
         return None
 
+    def expect_labels(self, top: int, classes: int, ignored: frozenset[int]) -> None:
+        """Check that every value of ``top`` is a whole number from 0 to ``classes`` - 1 or ignored.
+
+        Sources whose labels come from outside override this; a wrong one is a DataError from
+        :meth:`next` that names the record.
+        """
+
     def seed(self, seed: int) -> None:
         """Set the seed that sampling and augmentation derive from; before the first batch."""
 

@@ -16,7 +16,7 @@ from ..proto import caffe_pb2
 from ..proto.errors import ConfigError, Fault
 from ..proto.files import read_net, upgraded
 from ..proto.positions import Document
-from . import backward, graph
+from . import backward, graph, labels
 from .builder import Builder
 from .parameters import ParamRef, Tie, share_parameters
 from .state import State, effective_layers, parse_phase
@@ -102,6 +102,7 @@ def _finish(plan: Blueprint, wires: Sequence[graph.Wire]) -> None:
             each.views = tuple(t for t in plan.ties if t.module is each.layer and t.reshapes)
     fed = [top for source in plan.sources for top in source.tops]
     backward.mark(plan.steps, fed, plan.message.force_backward)
+    labels.announce(plan.sources, plan.steps)
 
 
 def _check_names(order: Sequence[Step | SourceStep], faults: list[Fault]) -> list[Fault]:

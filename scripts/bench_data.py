@@ -18,6 +18,7 @@ import cv2
 import lmdb
 import numpy as np
 import torch
+
 from cortado.layers.base import TRAIN
 from cortado.layers.data.data import Data
 from cortado.layers.data.database import open_database

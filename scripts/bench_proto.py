@@ -18,11 +18,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from google.protobuf import text_format
+
 from cortado.proto import caffe_pb2
 from cortado.proto.text import parse
 from cortado.proto.weights import LayerBlobs, read_weights, write_weights
 from cortado.proto.wire import BlobArray
-from google.protobuf import text_format
 
 LAYERS = """layer {{
   name: "res{0}_branch2a"

@@ -22,6 +22,7 @@ from collections import Counter
 from pathlib import Path
 
 import torch
+
 from cortado.proto.caffe_pb2 import SolverParameter
 from cortado.proto.positions import Document
 from cortado.proto.text import parse

@@ -56,6 +56,8 @@ class HDF5Data(DataSource):
         self._epoch = self._file = self._row = 0
         self._loaded: tuple[int, int, list[NDArray[np.float32]]] | None = None
         self._given_seed = 0
+        #: Top -> how many classes its labels may name, and which other values are allowed.
+        self._labels: dict[int, tuple[int, frozenset[int]]] = {}
 
     @classmethod
     def from_message(cls, message: caffe_pb2.LayerParameter, context: Context) -> HDF5Data:
@@ -107,12 +109,31 @@ class HDF5Data(DataSource):
         turn = self._epoch if self._shuffle else 0
         if self._loaded is None or self._loaded[:2] != (turn, number):
             rows = _read(self._files[number], self._datasets, self._shapes)
+            self._check_labels(self._files[number], rows)
             if self._shuffle:
                 counters = (Purpose.SHUFFLE, _ROWS, self._epoch, number)
                 order = permutation(len(rows[0]), seed, *counters)
                 rows = [values[order] for values in rows]
             self._loaded = (turn, number, rows)
         return self._loaded[2]
+
+    def expect_labels(self, top: int, classes: int, ignored: frozenset[int]) -> None:
+        self._labels[top] = (classes, ignored)
+        self._loaded = None
+
+    def _check_labels(self, file: str, rows: list[NDArray[np.float32]]) -> None:
+        for top, (classes, ignored) in self._labels.items():
+            labels = rows[top]
+            good = (labels >= 0) & (labels < classes) & (labels == np.floor(labels))
+            for value in ignored:
+                good |= labels == value
+            if not good.all():
+                place = np.argwhere(~good)[0]
+                raise DataError(
+                    f"{file}: row {place[0]} of dataset {self._datasets[top]!r} holds label "
+                    f"{labels[tuple(place)]:g} (must be a whole number from 0 to {classes - 1} "
+                    f"for {classes} classes)"
+                )
 
     def seed(self, seed: int) -> None:
         self._given_seed = seed

@@ -72,11 +72,11 @@ class Labels:
     """Which labels are allowed; without ``num_classes`` every label is."""
 
     num_classes: int | None = None
-    ignored: int | None = None
+    ignored: frozenset[int] = frozenset()
 
     def check(self, label: int | None) -> float:
         """The label as delivered; DataError if it is not allowed. A missing one counts as 0."""
-        if self.num_classes is not None and (label is None or label != self.ignored):
+        if self.num_classes is not None and label not in self.ignored:
             if label is None:
                 raise DataError(f"it has no label (must be from 0 to {self.num_classes - 1})")
             if not 0 <= label < self.num_classes:

@@ -24,9 +24,8 @@ class PrefetchedSource(DataSource, Generic[S]):
     """Images and labels, read and transformed by threads that start with the first batch.
 
     ``first`` is the first image: it settles the shape of the tops. ``prefetch`` batches are
-    prepared ahead. Set before the first batch: ``num_classes`` (labels outside [0, num_classes)
-    other than ``ignore_label`` are then refused), ``max_skipped`` (how many bad records may be
-    passed over, each with a warning; 0 raises at the first) and ``threads``.
+    prepared ahead. Set before the first batch: ``max_skipped`` (how many bad records may be passed
+    over, each with a warning; 0 raises at the first) and ``threads``.
     """
 
     tops = between(1, 2)
@@ -50,8 +49,7 @@ class PrefetchedSource(DataSource, Generic[S]):
         self._wants_labels = num_tops > 1
         data: Shape = (batch_size, *self._image_shape)
         self.shapes = (data, (batch_size,)) if self._wants_labels else (data,)
-        self.num_classes: int | None = None
-        self.ignore_label: int | None = None
+        self._labels = Labels()
         self.max_skipped = 0
         self.threads: int | None = None
         self._seed = 0
@@ -59,6 +57,10 @@ class PrefetchedSource(DataSource, Generic[S]):
         self._skips = Skips(0)
         self._running: Prefetcher[Job[S], Ready] | None = None
         self._device: torch.device | None = None
+
+    def expect_labels(self, top: int, classes: int, ignored: frozenset[int]) -> None:
+        if top == 1:
+            self._labels = Labels(classes, ignored)
 
     @abstractmethod
     def _sampler(self, position: Position | None, seed: int) -> Sampler[S]:
@@ -99,7 +101,7 @@ class PrefetchedSource(DataSource, Generic[S]):
             # A quarter of the bytes to copy; the device then has the arithmetic for free.
             as_bytes=on_cuda and self._has_bytes,
             varies=self._batch_size == 1,
-            labels=Labels(self.num_classes, self.ignore_label) if self._wants_labels else None,
+            labels=self._labels if self._wants_labels else None,
             skip_bad=self.max_skipped > 0,
         )
         self._skips.allowed = self.max_skipped

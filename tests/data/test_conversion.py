@@ -9,6 +9,7 @@ import cv2
 import lmdb
 import numpy as np
 import pytest
+
 from cortado.layers.data import lmdb_writer
 from cortado.layers.data.conversion import Options, convert, list_folders, split
 from cortado.layers.data.database import open_database

@@ -16,6 +16,7 @@ import lmdb
 import numpy as np
 import pytest
 import torch
+
 from cortado.layers.base import TEST, TRAIN, Context
 from cortado.layers.data import image, lmdb_reader
 from cortado.layers.data.data import Data
@@ -280,11 +281,11 @@ def test_a_label_out_of_range_is_named(tmp_path: Path, label: int) -> None:
     assert labels_of(source, 1) == [[0, label]]
     source.close()
     source = source_of(path, batch_size=2)
-    source.num_classes = 10
+    source.expect_labels(1, 10, frozenset())
     with pytest.raises(DataError, match=rf"00000001_image.*label {label}.*0 to 9"):
         source.next(CPU)
     source = source_of(path, batch_size=2)
-    source.num_classes, source.ignore_label = 10, label
+    source.expect_labels(1, 10, frozenset({label}))
     assert labels_of(source, 1) == [[0, label]]
     source.close()
 
@@ -293,7 +294,7 @@ def test_a_missing_label_is_named(tmp_path: Path) -> None:
     bad = raw(1)
     bad.ClearField("label")
     source = source_of(write(tmp_path / "db", [raw(0), bad]), batch_size=2)
-    source.num_classes = 10
+    source.expect_labels(1, 10, frozenset())
     with pytest.raises(DataError, match=r"00000001_image.*no label"):
         source.next(CPU)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from cortado.layers import registry
 from cortado.layers.base import Context
 from cortado.layers.source import DataSource

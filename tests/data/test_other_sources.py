@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+
 from cortado.layers import registry
 from cortado.layers.base import TRAIN, Context
 from cortado.layers.source import DataSource

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 import pytest
+
 from cortado.layers.data.prefetch import Prefetcher
 from cortado.proto.errors import DataError, ResourceError
 

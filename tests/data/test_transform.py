@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from cortado.layers.base import TEST, TRAIN
 from cortado.layers.data.counter_random import below, permutation, word, words
 from cortado.layers.data.transform import Draw, Picture, Transform
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 
 def expected(pixels, window, size, mean, scale):  # type: ignore[no-untyped-def]

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from google.protobuf import text_format
+
 from cortado.layers.base import Layer
 from cortado.layers.registry import find, layer_types
 from cortado.proto import caffe_pb2
-from google.protobuf import text_format
 from support.goldens import as_tuple, enter_case_folder
 from support.layer_cases import CASES, LayerCase
 

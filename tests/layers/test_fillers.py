@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from google.protobuf import text_format
+
 from cortado.layers import fillers
 from cortado.proto import caffe_pb2
 from cortado.proto.errors import LayerError
-from google.protobuf import text_format
 
 GOLDENS = Path(__file__).parents[1] / "goldens" / "fillers"
 CASES = json.loads((GOLDENS / "fillers.json").read_text())

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import h5py
 import pytest
+
 from cortado.layers.base import Layer
 from cortado.layers.registry import find, layer_types
 from support import goldens

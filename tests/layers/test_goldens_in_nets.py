@@ -1,6 +1,7 @@
 """Every recorded case once more as a whole net: splits, sharing, rules, reshaping included."""
 
 import pytest
+
 from support.goldens import NOT_REPEATED, Case, all_cases, enter_case_folder
 from support.net_goldens import run_net
 

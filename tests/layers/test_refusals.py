@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from cortado.netdef import Net
 from cortado.proto.errors import ConfigError
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from cortado.netdef import graph
 from cortado.netdef.state import LayerSpec, State, effective_layers, parse_phase
 from cortado.proto import caffe_pb2

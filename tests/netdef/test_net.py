@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+
 from cortado.netdef import Net
 from cortado.netdef.blueprint import draw
 from cortado.proto import caffe_pb2

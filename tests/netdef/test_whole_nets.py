@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
 from cortado.netdef import Net
 from cortado.proto import caffe_pb2
 from cortado.proto.text import parse

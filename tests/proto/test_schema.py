@@ -7,9 +7,10 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor, FileDescriptor
+
 import cortado.proto
 from cortado.proto import caffe_pb2
-from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor, FileDescriptor
 
 GOLDENS = Path(__file__).parent.parent / "goldens" / "proto"
 PROTO = Path(cortado.proto.__file__).parent / "caffe.proto"

@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from cortado.proto import caffe_pb2, files
-from cortado.proto.errors import ConfigError
-from cortado.proto.text import parse, to_text
 from google.protobuf import text_format
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from cortado.proto import caffe_pb2, files
+from cortado.proto.errors import ConfigError
+from cortado.proto.text import parse, to_text
 
 GOLDENS = Path(__file__).parent.parent / "goldens"
 Net = caffe_pb2.NetParameter

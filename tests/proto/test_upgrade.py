@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from cortado.proto import caffe_pb2, files
 from cortado.proto.errors import ConfigError
 from cortado.proto.positions import Document

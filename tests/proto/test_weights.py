@@ -12,6 +12,9 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from cortado.proto import caffe_pb2, files, wire
 from cortado.proto import state as state_module
 from cortado.proto import weights as weights_module
@@ -25,8 +28,6 @@ from cortado.proto.weights import (
     write_weights_hdf5,
 )
 from cortado.proto.wire import BlobArray
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 GOLDENS = Path(__file__).parent.parent / "goldens" / "proto"
 MODEL = GOLDENS / "tiny_conv_diff_iter_3.caffemodel"

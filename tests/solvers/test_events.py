@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from cortado.proto.files import read_solver
 from cortado.solvers import Solver, events
 from support.solver_goldens import goldens  # noqa: F401

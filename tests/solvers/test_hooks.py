@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from cortado.proto.errors import ConfigError, NumericError
 from cortado.proto.weights import read_weights
 from cortado.solvers import diagnosis, events

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from cortado.proto.errors import ConfigError
 from cortado.proto.files import read_solver
 from cortado.proto.state import read_state

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from cortado.proto.caffe_pb2 import SolverParameter
 from cortado.proto.errors import ConfigError
 from cortado.proto.text import parse

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from cortado.solvers import Solver
 from cortado.solvers.hooks import Hook
 from support.solver_goldens import GOLDENS, assert_close, goldens, set_parameters  # noqa: F401

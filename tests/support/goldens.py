@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from google.protobuf import text_format
+from torch import Tensor
+
 from cortado.layers.base import Context, Layer
 from cortado.layers.registry import find
 from cortado.proto import caffe_pb2
-from google.protobuf import text_format
-from torch import Tensor
 
 CASES = Path(__file__).parents[1] / "goldens" / "cases"
 

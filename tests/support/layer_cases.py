@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from google.protobuf import text_format
+from torch import Tensor
+
 from cortado.layers.base import TEST, TRAIN, Context, Layer
 from cortado.layers.registry import find
 from cortado.proto import caffe_pb2
-from google.protobuf import text_format
-from torch import Tensor
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@ import re
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from cortado.netdef import Net
 from support.goldens import Case, Comparison
-from torch import Tensor
 
 
 def run_net(case: Case) -> Comparison:

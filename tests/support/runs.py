@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+
 from cortado.proto.caffe_pb2 import SolverParameter
 from cortado.proto.positions import Document
 from cortado.proto.text import parse

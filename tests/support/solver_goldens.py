@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from cortado.solvers import Solver
 
 GOLDENS = Path(__file__).resolve().parent.parent / "goldens" / "solvers"

@@ -7,6 +7,7 @@ import sys
 import types
 
 import pytest
+
 from cortado.proto.errors import ConfigError, DataError, NumericError, ResourceError, SnapshotError
 from cortado.tools import cli
 from cortado.tools.flags import Parser, at_least, canonical, comma_list, one_of, switch

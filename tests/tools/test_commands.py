@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+
 from cortado.tools import cli
 
 
@@ -110,6 +111,7 @@ def test_time_names_every_layer(folder, phase, capsys):
 def test_time_computes_the_gradients_of_the_net(folder):
     """Layer by layer is the same backward as the whole net's."""
     import torch
+
     from cortado.netdef import Net
     from cortado.tools.output import stopwatch
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from cortado.proto import caffe_pb2
 from cortado.proto.errors import DataError, ResourceError
 from cortado.tools import cli

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cortado
 import pytest
+
+import cortado
 from cortado.netdef import blueprint
 from cortado.proto.files import read_net, read_solver
 

@@ -8,6 +8,7 @@ import os
 import re
 
 import pytest
+
 from cortado.proto.errors import ResourceError
 from cortado.solvers import events
 from cortado.solvers.events import Output
