@@ -15,7 +15,7 @@ from .hdf5 import Value
 from .mapped import mapped
 from .recognise import HDF5, NET, STATE, recognise
 from .weights import MAX_BINARY_BYTES
-from .wire import BYTES, BlobArray, Pieces, WireError, blob_pieces, read_blob, walk
+from .wire import BYTES, BlobArray, Pieces, WireError, blob_pieces, decode, read_blob, walk
 
 AnyPath = str | os.PathLike[str]
 _HISTORY = SolverState.HISTORY_FIELD_NUMBER
@@ -95,10 +95,7 @@ def _read_binary(view: memoryview) -> SolverSnapshot:
                 raise WireError(f"history blob {len(history)}: {error}") from None
         else:
             rest.append(view[span.tag : span.end])
-    try:
-        message = SolverState.FromString(b"".join(rest))
-    except Exception as error:  # protobuf's DecodeError; of which class depends on its version
-        raise WireError(f"its small fields cannot be read: {error}") from None
+    message = decode(SolverState, b"".join(rest))
     extra = {saved.name: _restored(saved) for saved in message.saved}
     return SolverSnapshot(message.iter, message.learned_net, message.current_step, history, extra)
 

@@ -19,7 +19,18 @@ from .mapped import mapped
 from .recognise import HDF5, NET, STATE, recognise
 from .upgrade import V1_TYPES
 from .upgrade_v0 import TYPES as V0_TYPES
-from .wire import BYTES, BlobArray, Pieces, Span, WireError, blob_pieces, delimited, read_blob, walk
+from .wire import (
+    BYTES,
+    BlobArray,
+    Pieces,
+    Span,
+    WireError,
+    blob_pieces,
+    decode,
+    delimited,
+    read_blob,
+    walk,
+)
 
 AnyPath = str | os.PathLike[str]
 
@@ -112,7 +123,7 @@ def read_net_message(path: AnyPath) -> NetParameter:
             for span in layers:
                 rest, _ = _split(view, span, (7,) if span.number == 100 else (6, 1))
                 head += delimited(span.number, len(rest)) + rest
-            return _parse(NetParameter, head)
+            return decode(NetParameter, head)
         except WireError as error:
             raise SnapshotError(f"{path}: {error}") from None
 
@@ -123,7 +134,7 @@ def _read_net(view: memoryview) -> Iterator[LayerBlobs]:
             continue
         if span.number == 100:
             rest, found = _split(view, span, (7,))
-            layer = _parse(LayerParameter, rest)
+            layer = decode(LayerParameter, rest)
             yield _layer(view, layer.name, layer.type, found)
         elif span.number == 2:
             yield from _read_old_layer(view, span)
@@ -135,13 +146,13 @@ def _read_old_layer(view: memoryview, span: Span) -> Iterator[LayerBlobs]:
     nested = [inner for inner in found if inner.number == 1]
     if nested:
         rest, found = _split(view, nested[0], (50,))
-        v0 = _parse(V0LayerParameter, rest)
+        v0 = decode(V0LayerParameter, rest)
         if v0.type == "padding":
             return
         old_type = V0_TYPES.get(v0.type, "NONE")
         yield _layer(view, v0.name, V1_TYPES[old_type], found)
         return
-    v1 = _parse(V1LayerParameter, rest)
+    v1 = decode(V1LayerParameter, rest)
     yield _layer(view, v1.name, V1_TYPES[V1LayerParameter.LayerType.Name(v1.type)], found)
 
 
@@ -165,14 +176,6 @@ def _split(view: memoryview, outer: Span, numbers: tuple[int, ...]) -> tuple[byt
         else:
             rest.append(view[span.tag : span.end])
     return b"".join(rest), found
-
-
-def _parse(message_class: Any, raw: bytes) -> Any:
-    try:
-        return message_class.FromString(raw)
-    except Exception as error:  # protobuf's DecodeError; of which class depends on its version
-        name = message_class.DESCRIPTOR.name
-        raise WireError(f"a {name} in it cannot be read: {error}") from None
 
 
 def _net_pieces(net: NetParameter, blobs: dict[str, LayerBlobs]) -> Pieces:

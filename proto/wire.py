@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from google.protobuf.message import Message
 
 from .caffe_pb2 import BlobShape
+
+M = TypeVar("M", bound=Message)
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 _FLOAT, _DOUBLE = np.dtype("<f4"), np.dtype("<f8")
@@ -117,7 +120,7 @@ def read_blob(view: memoryview, start: int, end: int) -> BlobArray:
             if span.number <= 4 and span.kind == VARINT:
                 dims[span.number] = span.value
             elif span.number == _SHAPE and span.kind == BYTES:
-                shape = tuple(BlobShape.FromString(bytes(view[span.start : span.end])).dim)
+                shape = tuple(decode(BlobShape, bytes(view[span.start : span.end])).dim)
             elif span.number in (_DATA, _DIFF, _DOUBLE_DATA, _DOUBLE_DIFF):
                 kind = _FLOAT if span.number in (_DATA, _DIFF) else _DOUBLE
                 array, position = _read_numbers(view, span, end, kind)
@@ -154,6 +157,15 @@ def _read_numbers(
     count = int(other[0]) if len(other) else count
     numbers = np.ascontiguousarray(rows[:count, 1:]).view(kind).reshape(-1)
     return numbers, span.tag + count * stride
+
+
+def decode(message_class: type[M], content: bytes) -> M:
+    """``content`` as a message; WireError if it is none."""
+    try:
+        return message_class.FromString(content)
+    except Exception as error:  # protobuf's DecodeError; of which class depends on its version
+        name = message_class.DESCRIPTOR.name
+        raise WireError(f"a {name} in it cannot be read: {error}") from None
 
 
 def _joined(

@@ -12,7 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cortado.proto import caffe_pb2, files, wire
@@ -190,6 +190,7 @@ def test_cut_file_says_how_much_is_missing(tmp_path: Path) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=200), st.integers(0, 2000))
+@example(b"\0", 416)  # inside the shape of a blob
 def test_noise_is_refused_or_read_but_never_crashes(
     tmp_path_factory: pytest.TempPathFactory, noise: bytes, place: int
 ) -> None:
