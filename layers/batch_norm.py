@@ -83,9 +83,7 @@ class BatchNorm(Layer):
             return _batch_norm(x, mean, variance, False, self.eps)
         count = x.numel() // self.channels
         if count > 1:
-            mean, variance = torch.empty_like(self.mean), torch.empty_like(self.variance)
-            mean.zero_()
-            variance.zero_()
+            mean, variance = torch.zeros_like(self.mean), torch.zeros_like(self.variance)
             # With momentum 1 torch leaves the batch's mean and its variance * m / (m - 1) here.
             y = _batch_norm(x, mean, variance, True, self.eps)
         else:

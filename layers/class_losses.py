@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import prod
+from math import log, prod
 from pathlib import Path
 
 import numpy as np
@@ -152,8 +152,7 @@ class InfogainLoss(LossLayer, ClassifyingLayer):
         divisor = normalizer(self.normalization, outer, inner, counted)
         logs = torch.log_softmax(widened(x).reshape(outer, classes, inner), 1)
         softmax = logs.detach().exp()
-        floor = torch.log(softmax.new_tensor(PROBABILITY_FLOOR))
-        floored = logs + (floor - logs).clamp(min=0).detach()
+        floored = logs + (log(PROBABILITY_FLOOR) - logs).clamp(min=0).detach()
         # H[label] has the classes last; the scores have them in the middle.
         each = (gains[index].transpose(1, 2) * floored).sum(1)
         if counted is not None:

@@ -7,6 +7,7 @@ product a weight. Where sequences begin is data (``cont``), so nothing waits for
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 from typing import Any, ClassVar
 
@@ -16,7 +17,7 @@ from torch import Tensor
 from ..proto import caffe_pb2
 from ..proto.errors import LayerError
 from . import fillers
-from .base import Arity, Context, Layer, between
+from .base import Arity, Context, Layer, Shape, between
 from .fillers import Filler
 
 
@@ -132,6 +133,13 @@ class Recurrent(Layer):
         """Forget the state, so that the next forward starts from zeros."""
         for name in self.states:
             getattr(self, name).zero_()
+
+    def macs(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
+        steps, batch = bottoms[0][:2]
+        weights = {blob.name: self.blob(index) for index, blob in enumerate(self.blobs)}
+        static = weights.pop("weight_static", None)
+        each = sum(weight.numel() for weight in weights.values() if weight.dim() == 2)
+        return batch * (steps * each + (0 if static is None else static.numel()))
 
     def _initial(self, exposed: tuple[Tensor, ...], projected: Tensor) -> list[Tensor]:
         """The state before the first step, ``(N, num_output)`` each, without gradient."""

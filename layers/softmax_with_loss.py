@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import log, prod
+from math import prod
 from typing import Any
 
 import torch
@@ -25,7 +25,7 @@ from .losses import (
 from .registry import register
 
 #: Caffe takes the logarithm of probabilities not below the smallest normal float.
-LOG_FLOOR = log(torch.finfo(torch.float32).tiny)
+FLOOR = torch.finfo(torch.float32).tiny
 
 
 @register("SoftmaxWithLoss")
@@ -75,36 +75,41 @@ class SoftmaxWithLoss(LossLayer, ClassifyingLayer):
             )
         check_labels(x.shape, labels.shape, self.axis)
         outer, inner = prod(x.shape[: self.axis]), prod(x.shape[self.axis + 1 :])
-        scores = x.reshape(outer, x.shape[self.axis], inner)
-        index, counted = split_labels(labels, self.ignore_label, (outer, 1, inner))
+        # Torch is several times faster where the classes are the last axis.
+        places = (inner,) if inner > 1 else ()
+        scores = x.reshape(outer, x.shape[self.axis], *places)
+        index, counted = split_labels(labels, self.ignore_label, (outer, 1, *places))
         divisor = normalizer(self.normalization, outer, inner, counted)
-        loss, logs = _LogLoss.apply(scores, index, counted)
+        loss, softmax = _LogLoss.apply(scores, index, counted)
         loss = loss / divisor
-        return (loss, logs.exp().reshape(x.shape)) if self.with_softmax else loss
+        return (loss, softmax.reshape(x.shape)) if self.with_softmax else loss
 
 
 class _LogLoss(torch.autograd.Function):
-    """The summed loss and the log softmax, of which backward makes the gradient in one go."""
+    """The summed loss and the softmax, which is all that backward needs.
+
+    The softmax takes half the time of its logarithm, of which only the labels' is used.
+    """
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, index: Tensor, counted: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        logs = torch.log_softmax(widened(x), 1)
-        picked = logs.gather(1, index).clamp(min=LOG_FLOOR)
+        softmax = torch.softmax(widened(x), 1)
+        logs = softmax.gather(1, index).clamp_(min=FLOOR).log_()
         if counted is not None:
-            picked = torch.where(counted, picked, 0)
-        ctx.save_for_backward(logs, index, counted)
+            logs = torch.where(counted, logs, 0)
+        ctx.save_for_backward(softmax, index, counted)
         ctx.dtype = x.dtype
-        ctx.mark_non_differentiable(logs)
-        return -picked.sum(), logs
+        ctx.mark_non_differentiable(softmax)
+        return -logs.sum(), softmax
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        logs, index, counted = ctx.saved_tensors
-        weight = grads[0].to(logs.dtype)
-        grad = logs.exp().mul_(weight)
-        grad.scatter_add_(1, index, (-weight).expand(index.shape))
+        softmax, index, counted = ctx.saved_tensors
+        weight = grads[0].to(softmax.dtype)
         if counted is not None:
-            grad.mul_(counted)
+            weight = weight * counted
+        grad = softmax * weight
+        grad.scatter_(1, index, (softmax.gather(1, index) - 1) * weight)
         return grad.to(ctx.dtype), None, None

@@ -155,3 +155,47 @@ def test_declared_alike_by_text_and_binary(case: LayerCase) -> None:
     assert text == binary == message
     shapes = [[tuple(b.shape) for b in case.build(m).parameters()] for m in (text, binary, message)]
     assert shapes[0] == shapes[1] == shapes[2]
+
+
+@every_case
+def test_the_batch_may_change_between_forwards(case: LayerCase) -> None:
+    inputs = case.inputs()
+    if len({x.shape[0] for x in inputs}) != 1 or case.type == "HDF5Output":
+        return
+    fewer = [x[:1] for x in inputs]
+    layer = case.ready()
+    layer(*inputs)
+    for name in getattr(layer, "states", ()):
+        getattr(layer, name).zero_()
+    for a, b in zip(as_tuple(layer(*fewer)), as_tuple(case.ready()(*fewer)), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@every_case
+def test_cuda_agrees_without_waiting_for_the_device(case: LayerCase) -> None:
+    host, device = case.ready(), case.ready().to("cuda")
+    first = case.inputs()
+    second = [x.to("cuda") for x in first]
+    for index in set(range(len(first))) - dict(case.labels).keys():
+        first[index].requires_grad_()
+        second[index].requires_grad_()
+    expected = as_tuple(host(*first))
+    device(*second)  # kernels are loaded in the first pass, which waits
+    found = as_tuple(case.ready().to("cuda")(*second))
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a.cpu(), b, rtol=1e-4, atol=1e-5)
+    graded = [i for i, top in enumerate(expected[: case.graded]) if top.requires_grad]
+    if not graded:
+        return
+    sum(expected[i].sum() for i in graded).backward()
+    torch.cuda.set_sync_debug_mode("default" if case.type in UNTRACED else "error")
+    try:
+        sum(found[i].sum() for i in graded).backward()
+        device(*second)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    for a, b in zip(second, first, strict=True):
+        if b.grad is not None:
+            torch.testing.assert_close(a.grad.cpu(), b.grad, rtol=1e-4, atol=1e-4)
