@@ -121,7 +121,7 @@ def kill_runs(rule: str, kills: int, chance: random.Random, folder: Path) -> Cou
     while counts["kills"] < kills or any(cut.iterdir()):
         pid = fork(cut, rule)
         if counts["kills"] < kills:
-            time.sleep(chance.uniform(0, usual))
+            time.sleep(chance.uniform(0, usual * 0.8))
             if chance.random() < 0.5:
                 wait_for_writing(cut)
             os.kill(pid, signal.SIGKILL)

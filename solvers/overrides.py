@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from google.protobuf import text_format
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from ..layers.registry import find
@@ -93,7 +93,8 @@ def _whole_path(layer: LayerParameter, steps: list[str]) -> list[str]:
     except LayerError:
         raise ValueError(f"unknown layer type {layer.type!r}") from None
     inner = LayerParameter.DESCRIPTOR.fields_by_name.get(own)
-    inside = inner.message_type.fields_by_name if inner is not None else {}
+    message = inner.message_type if inner is not None else None
+    inside = message.fields_by_name if message is not None else {}
     if steps[0] in inside:
         return [own, *steps]
     known = [*inside, *LayerParameter.DESCRIPTOR.fields_by_name]
@@ -121,11 +122,12 @@ def _set(message: Message, steps: Sequence[str], value: str) -> None:
     message.MergeFrom(fresh)
 
 
-def _field(descriptor: Descriptor, name: str) -> FieldDescriptor:
-    if name not in descriptor.fields_by_name:
+def _field(descriptor: Any, name: str) -> FieldDescriptor:
+    field: FieldDescriptor | None = descriptor.fields_by_name.get(name)
+    if field is None:
         known = nearest(name, descriptor.fields_by_name)
         raise ValueError(f"{descriptor.name} has no field {name!r}{known}")
-    return descriptor.fields_by_name[name]
+    return field
 
 
 def _parse(message: Any, field: FieldDescriptor, value: str) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from ..netdef import Net
+from ..netdef import Net, ParamRef
 from ..netdef.weights import collect
 from ..proto.caffe_pb2 import NetParameter, SolverParameter
 from ..proto.errors import SnapshotError
@@ -136,10 +136,7 @@ def _load_further(solver: Solver, state: Path, entries: dict[str, manifest.Entry
             if path.is_file():
                 manifest.verify(path, entries)
                 layers = {layer.name: layer.blobs for layer in read_weights(path)}
-                weights[name] = [
-                    torch.from_numpy(layers[param.layer][param.index].data).view(param.tensor.shape)
-                    for param in solver.net.params
-                ]
+                weights[name] = [_blob(layers, param) for param in solver.net.params]
         hook.load_further_weights(weights)
 
 
@@ -174,6 +171,15 @@ def _blobs(solver: Solver, with_sharers: bool) -> list[LayerBlobs]:
                 )
             layer.blobs[index] = replace(blob, data=blob.data.copy(), diff=difference)
     return layers
+
+
+def _blob(layers: dict[str, list[BlobArray | None]], param: ParamRef) -> torch.Tensor:
+    """The values of one parameter; SnapshotError if they are missing or of another size."""
+    blobs = layers.get(param.layer, [])
+    blob = blobs[param.index] if param.index < len(blobs) else None
+    if blob is None or blob.data.size != param.tensor.numel():
+        raise SnapshotError(f"averaged weights of {param.name} are missing or of another shape")
+    return torch.from_numpy(blob.data).view(param.tensor.shape)
 
 
 def _owner_of_shared(net: Net) -> dict[tuple[str, int], int]:

@@ -6,6 +6,7 @@ from ...netdef import Net
 from ...proto.caffe_pb2 import SolverParameter
 from .averaging import Averaging
 from .base import Hook
+from .debug import Debug
 from .display import Display
 from .finite import Finite
 from .signals import Signals
@@ -22,9 +23,12 @@ def standard_hooks(parameters: SolverParameter, net: Net, sigint: str, sighup: s
     hooks: list[Hook] = [Signals(sigint, sighup)]
     if parameters.ema_decay:
         hooks.append(Averaging(net, parameters.ema_decay))
+    display = Display(parameters.display, parameters.average_loss)
+    if parameters.debug_info:
+        hooks.append(Debug(display))
     hooks += [
         saver,
-        Display(parameters.display, parameters.average_loss),
+        display,
         Testing(parameters.test_interval, parameters.test_initialization),
     ]
     if parameters.watch:

@@ -217,6 +217,37 @@ def test_stop_during_a_test_interrupts_it(tmp_path: Path) -> None:
     assert of_kind(seen, events.TrainingStopped)
 
 
+def test_debug_lines_in_display_iterations(tmp_path: Path) -> None:
+    seen: list[events.Event] = []
+    text = "debug_info: true display: 4 snapshot_after_train: false"
+    with small_solver(tmp_path, text, listeners=[seen.append]) as solver:
+        weight = float(solver.net.params[0].tensor.detach().abs().mean())
+        solver.solve()
+    lines = [event.text for event in of_kind(seen, events.DebugLine)]
+    assert len(lines) == 2 * (len(lines) // 2)
+    first = lines[: len(lines) // 2]
+    assert first[0].startswith("[Forward] Layer ip1, top blob h data: ")
+    assert first[1] == f"[Forward] Layer ip1, param blob 0 data: {weight:g}"
+    kinds = [line.rpartition(":")[0] for line in first if line.startswith("[Backward]")]
+    assert kinds[:4] == [
+        "[Backward] Layer loss, bottom blob o diff",
+        "[Backward] Layer ip2, bottom blob h diff",
+        "[Backward] Layer ip2, param blob 0 diff",
+        "[Backward] Layer ip2, param blob 1 diff",
+    ]
+    assert first[-1].startswith("[Backward] All net params (data, diff): L1 norm = (")
+    assert identical_with_and_without_debugging(tmp_path, text)
+
+
+def identical_with_and_without_debugging(folder: Path, text: str) -> bool:
+    results = []
+    for fields in (text, text.replace("true", "false", 1)):
+        with small_solver(folder, fields) as solver:
+            solver.solve()
+            results.append(everything(solver))
+    return identical(*results)
+
+
 def test_net_stays_usable_after_a_run(tmp_path: Path) -> None:
     with small_solver(tmp_path) as solver:
         solver.solve()
