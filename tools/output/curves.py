@@ -150,11 +150,10 @@ def _figure(columns: int):  # type: ignore[no-untyped-def]
     return figure, axes
 
 
-def save(figure, path: str | Path, tight: bool = False) -> None:  # type: ignore[no-untyped-def]
-    """Write a matplotlib figure, cut to its content if ``tight``; ConfigError for a file ending that
-    it cannot write."""
+def save(figure, path: str | Path) -> None:  # type: ignore[no-untyped-def]
+    """Write a matplotlib figure; ConfigError for a file ending that it cannot write."""
     ending = Path(path).suffix.lstrip(".").lower()
     known = figure.canvas.get_supported_filetypes() if figure.canvas else {}
     if ending not in known:
         raise ConfigError(f"{path}: must end in {', '.join(sorted(known))}, got {ending!r}")
-    figure.savefig(path, dpi=DPI, bbox_inches="tight" if tight else None)
+    figure.savefig(path, dpi=DPI)

@@ -155,7 +155,7 @@ def _plain(diagram: Diagram, path: Path, horizontal: bool) -> None:
         arrow = dict(zip(("patchA", "patchB"), patches, strict=True))
         arrow |= {"arrowstyle": "-|>", "color": "#666", "shrinkA": 0, "shrinkB": 0}
         axes.annotate("", xy=spots[end], xytext=spots[start], arrowprops=arrow, zorder=1)
-    save(figure, path, tight=True)
+    save(figure, path)
 
 
 def _places(diagram: Diagram) -> dict[str, tuple[int, int]]:
