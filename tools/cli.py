@@ -60,7 +60,7 @@ def build_parser(name: str, module: ModuleType) -> Parser:
     # --flagfile is expanded before argparse reads the flags; it is declared here for the help.
     shared.add_argument("--flagfile", metavar="FILE", help="read more flags from FILE, one a line")
     shared.add_argument("--log_file", default="", help="append the log lines to this file too")
-    switch(shared, "debug", "show the traceback of an error")  # type: ignore[arg-type]
+    switch(shared, "debug", "show the traceback of an error")
     return parser
 
 

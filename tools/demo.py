@@ -16,6 +16,7 @@ import shlex
 import shutil
 import sys
 import time
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 
@@ -150,10 +151,11 @@ def classify() -> None:
 
     first: dict[int, str] = {}  # the first image of each class that comes
     for line in Path("test.txt").read_text(encoding="utf-8").splitlines():
-        name, label = line.split()
-        first.setdefault(int(label), name)
+        name, number = line.split()
+        first.setdefault(int(number), name)
     labels = list(first)[:SHOWN]
-    images = [cv2.imread(f"images/{first[label]}", cv2.IMREAD_GRAYSCALE) for label in labels]
+    files = (f"images/{first[label]}" for label in labels)
+    images = [np.asarray(cv2.imread(file, cv2.IMREAD_GRAYSCALE)) for file in files]
     net = Net("deploy.prototxt", "TEST", weights=weights_file())
     with torch.no_grad():
         rows = [
@@ -171,7 +173,7 @@ def classify() -> None:
     print("   ".join(captions))
 
 
-def blocks(pixels: object) -> str:
+def blocks(pixels: Iterable[int]) -> str:
     """A row of grey pixels from 0 to 255 as block characters, two for each."""
     shades = " ░▒▓█"
-    return "".join(shades[int(pixel) * (len(shades) - 1) // 255] * 2 for pixel in pixels)  # type: ignore[attr-defined]
+    return "".join(shades[int(pixel) * (len(shades) - 1) // 255] * 2 for pixel in pixels)

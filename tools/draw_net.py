@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     if args.phase == "all":
         from ..netdef.blueprint import load_definition
 
-        layers, shapes = load_definition(args.net).message.layer, {}
+        layers, shapes = list(load_definition(args.net).message.layer), {}
     else:
         from ..netdef.blueprint import draw
 

@@ -43,7 +43,7 @@ class Parser(argparse.ArgumentParser):
         }
 
 
-def switch(parser: argparse.ArgumentParser, name: str, help: str, default: bool = False) -> None:
+def switch(parser: argparse._ActionsContainer, name: str, help: str, default: bool = False) -> None:
     """Add a boolean flag: ``--name`` and ``--noname``."""
     parser.add_argument(
         f"--{name}", action=argparse.BooleanOptionalAction, default=default, help=help

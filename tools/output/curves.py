@@ -7,8 +7,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...proto.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 DPI = 110
 
@@ -139,7 +144,7 @@ def learning_curve(run: Curves, path: str | Path) -> None:
     save(figure, path)
 
 
-def _figure(columns: int):  # type: ignore[no-untyped-def]
+def _figure(columns: int) -> tuple[Figure, Sequence[Axes]]:
     # The figure is built without pyplot, which would look for a display.
     from matplotlib.figure import Figure
 
@@ -150,11 +155,10 @@ def _figure(columns: int):  # type: ignore[no-untyped-def]
     return figure, axes
 
 
-def save(figure, path: str | Path, tight: bool = False) -> None:  # type: ignore[no-untyped-def]
-    """Write a matplotlib figure, cut to its content if ``tight``; ConfigError for a file ending that
-    it cannot write."""
+def save(figure: Figure, path: str | Path) -> None:
+    """Write a matplotlib figure; ConfigError for a file ending that it cannot write."""
     ending = Path(path).suffix.lstrip(".").lower()
     known = figure.canvas.get_supported_filetypes() if figure.canvas else {}
     if ending not in known:
         raise ConfigError(f"{path}: must end in {', '.join(sorted(known))}, got {ending!r}")
-    figure.savefig(path, dpi=DPI, bbox_inches="tight" if tight else None)
+    figure.savefig(path, dpi=DPI)

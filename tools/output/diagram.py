@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ...proto import caffe_pb2
 from .curves import DPI, save
@@ -81,7 +82,7 @@ def _details(layer: caffe_pb2.LayerParameter) -> list[str]:
             continue
         message = getattr(layer, name)
         for title in ("num_output", "kernel_size", "stride", "pad"):
-            value = getattr(message, title, None)
+            value: Any = getattr(message, title, None)
             if hasattr(value, "__len__"):
                 value = "x".join(map(str, value))
             if value and (title == "num_output" or message.ListFields()):
@@ -152,10 +153,10 @@ def _plain(diagram: Diagram, path: Path, horizontal: bool) -> None:
     figure.draw_without_rendering()  # gives the boxes their places, at which arrows begin and end
     for start, end, _ in diagram.arrows:
         patches = (texts[start].get_bbox_patch(), texts[end].get_bbox_patch())
-        arrow = dict(zip(("patchA", "patchB"), patches, strict=True))
+        arrow: dict[str, Any] = dict(zip(("patchA", "patchB"), patches, strict=True))
         arrow |= {"arrowstyle": "-|>", "color": "#666", "shrinkA": 0, "shrinkB": 0}
         axes.annotate("", xy=spots[end], xytext=spots[start], arrowprops=arrow, zorder=1)
-    save(figure, path, tight=True)
+    save(figure, path)
 
 
 def _places(diagram: Diagram) -> dict[str, tuple[int, int]]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...netdef import Net
-from ...netdef.steps import Step
+from ...netdef.steps import SourceStep, Step
 
 R = TypeVar("R")
 
@@ -59,16 +59,16 @@ def measure(net: Net) -> LayerTimes:
     gradients: dict[str, Tensor] = {}
     for record in reversed(records):
         _backward(record, gradients, times, device)
-    order = [step.name for step in (*net.sources, *net.steps)]
+    order = [*(source.name for source in net.sources), *(step.name for step in net.steps)]
     times.backward = {name: times.backward[name] for name in order}
     return times
 
 
-def _feeder(source: object, device: torch.device) -> Callable[[], tuple[Tensor, ...]]:
-    inner = source.source  # type: ignore[attr-defined]
-    if inner.delivers:
-        return lambda: inner.next(device)
-    zeros = tuple(torch.zeros(shape, device=device) for shape in inner.shapes)
+def _feeder(step: SourceStep, device: torch.device) -> Callable[[], tuple[Tensor, ...]]:
+    source = step.source
+    if source.delivers:
+        return lambda: source.next(device)
+    zeros = tuple(torch.zeros(shape, device=device) for shape in source.shapes)
     return lambda: zeros
 
 
