@@ -1,0 +1,1 @@
+"""What ``cortado bench`` is made of: nets, the same nets written in plain torch, workers, probes."""
