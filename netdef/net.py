@@ -185,19 +185,22 @@ class Net(nn.Module):
 
     # -- parameters ------------------------------------------------------------------------------
 
-    def load(self, source: WeightsSource) -> CopyReport:
+    def load(self, source: WeightsSource, fresh: Sequence[str] = ()) -> CopyReport:
         """Copy weights by layer name; several files (or a comma list) are applied in order.
 
-        Raises WeightsError for other shapes or counts, or when no layer matches.
+        A file may be a .caffemodel, Caffe's HDF5, safetensors or a PyTorch state dict; a name such
+        as ``zoo:lenet`` stands for published weights. Layers that a shell pattern of ``fresh``
+        matches start anew. Raises WeightsError for other shapes or counts, or when nothing matches.
         """
-        return weights.load(self, source)
+        return weights.load(self, source, fresh)
 
     def layer_blobs(self) -> list[LayerBlobs]:
         """The parameter blobs of every layer that has some, as they are saved."""
         return weights.collect(self)
 
     def save(self, path: str | Path) -> None:
-        """Write weights: a .caffemodel as Caffe writes it, HDF5 if the name ends in .h5."""
+        """Write weights: a .caffemodel as Caffe writes it, or HDF5 (.h5), safetensors or PyTorch's
+        format (.pth), as the name ends."""
         weights.save(self, path)
 
     def to_message(self) -> caffe_pb2.NetParameter:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from ..proto import schemes
 from ..proto.errors import WeightsError
+from ..proto.mapped import mapped
+from ..proto.recognise import PICKLE, SAFETENSORS, ZIP, recognise
 from ..proto.weights import (
     BlobArray,
     LayerBlobs,
@@ -19,6 +23,7 @@ from ..proto.weights import (
     write_weights,
     write_weights_hdf5,
 )
+from . import state_dicts, torch_names
 
 if TYPE_CHECKING:
     from .net import Net
@@ -29,37 +34,47 @@ WeightsSource = str | Path | Weights | Sequence[str | Path]
 
 @dataclass(slots=True)
 class CopyReport:
-    """What loading did: names of layers copied, of source layers ignored, of layers left alone."""
+    """What loading did, in names of layers.
+
+    ``copied`` and ``ignored`` (in the file only) are the source's layers; ``fresh`` were to start
+    anew, ``untouched`` are not in the file, ``mismatched`` do not fit (with the reason).
+    """
 
     source: str
     copied: list[str] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
     untouched: list[str] = field(default_factory=list)
     mismatched: list[str] = field(default_factory=list)
+    fresh: list[str] = field(default_factory=list)
+
+    def groups(self) -> list[tuple[str, list[str]]]:
+        """What happened, and to which layers; only what happened to some."""
+        named = (
+            ("copied", self.copied),
+            ("re-initialised as asked", self.fresh),
+            ("left as initialised", self.untouched),
+            ("in the file only", self.ignored),
+            ("do not fit", self.mismatched),
+        )
+        return [(what, names) for what, names in named if names]
 
     def __str__(self) -> str:
         lines = [f"weights from {self.source}:"]
-        for title, names in (
-            ("copied", self.copied),
-            ("in the file only", self.ignored),
-            ("left as initialised", self.untouched),
-            ("do not fit", self.mismatched),
-        ):
-            if names:
-                lines.append(f"  {title} ({len(names)}): {', '.join(names)}")
+        for what, names in self.groups():
+            lines.append(f"  {what} ({len(names)}): {', '.join(names)}")
         return "\n".join(lines)
 
 
-def load(net: Net, source: WeightsSource) -> CopyReport:
+def load(net: Net, source: WeightsSource, fresh: Sequence[str] = ()) -> CopyReport:
     """Copy the blobs of every layer that ``source`` and ``net`` both have.
 
-    Several files are applied in order; the report is that of all together. Raises WeightsError,
-    before anything is changed, if a blob's shape or count differs or if nothing matches.
+    ``fresh`` are shell patterns of layers that keep their fillers' values. Several files are
+    applied in order; the report is that of all together. Raises WeightsError, before anything is
+    changed, if a blob's shape or count differs or if nothing matches.
     """
     report: CopyReport | None = None
     for each in _several(source):
-        weights = each if isinstance(each, Weights) else read_weights(each)
-        latest = _copy(net, weights)
+        latest = _copy(net, read(each, net.steps), fresh)
         if report is None:
             report = latest
         else:
@@ -72,6 +87,24 @@ def load(net: Net, source: WeightsSource) -> CopyReport:
     return report
 
 
+def read(source: str | Path | Weights, steps: Sequence[Step]) -> Weights:
+    """Weights from a file of any format, told from its content, or from a name such as zoo:lenet.
+
+    The tensors of a state dict find their layers among ``steps`` (see :mod:`.torch_names`).
+    """
+    if isinstance(source, Weights):
+        return source
+    if found := schemes.opener_of(str(source)):
+        opener, name = found
+        return opener(name)
+    with mapped(source) as view:
+        what = recognise(view)
+    if what in (SAFETENSORS, ZIP, PICKLE):
+        tensors = state_dicts.read_state_dict(source, what)
+        return torch_names.to_weights(tensors, steps, str(source))
+    return read_weights(source)
+
+
 def _several(source: WeightsSource) -> Iterable[str | Path | Weights]:
     if isinstance(source, str):
         return [name for part in source.split(",") if (name := part.strip())]
@@ -80,7 +113,7 @@ def _several(source: WeightsSource) -> Iterable[str | Path | Weights]:
     return source
 
 
-def _copy(net: Net, weights: Weights) -> CopyReport:
+def _copy(net: Net, weights: Weights, fresh: Sequence[str]) -> CopyReport:
     report = CopyReport(weights.path)
     steps = {step.name: step for step in net.steps}
     pending: list[tuple[torch.Tensor, np.ndarray]] = []
@@ -92,6 +125,9 @@ def _copy(net: Net, weights: Weights) -> CopyReport:
             continue
         if not layer.blobs and not step.layer.blobs:
             continue
+        if any(fnmatchcase(layer.name, pattern) for pattern in fresh):
+            report.fresh.append(layer.name)
+            continue
         problem = _problem(step, layer)
         if problem:
             report.mismatched.append(f"{layer.name} ({problem})")
@@ -100,16 +136,15 @@ def _copy(net: Net, weights: Weights) -> CopyReport:
         for index, blob in enumerate(layer.blobs):
             if blob is not None:
                 pending.append((step.layer.blob(index), blob.data))
-    copied = set(report.copied)
-    report.untouched = [
-        step.name for step in net.steps if step.layer.blobs and step.name not in copied
-    ]
+    known = [step.name for step in net.steps if step.layer.blobs]
+    accounted = {*report.copied, *report.fresh}
+    report.untouched = [name for name in known if name not in accounted]
     if report.mismatched:
         raise WeightsError(
-            f"{report}\nrename the layers that shall start anew, or give weights that fit"
+            f"{report}\nname or rename the layers that shall start anew "
+            "(cortado train --fresh LAYER, --head LAYER), or give weights that fit"
         )
     if not report.copied:
-        known = [step.name for step in net.steps if step.layer.blobs]
         raise WeightsError(
             f"{weights.path}: none of its layers ({_few(each.name for each in weights.layers)}) "
             f"is in net {net.name!r} ({_few(known)})"
@@ -172,9 +207,17 @@ def _numpy(tensor: torch.Tensor) -> np.ndarray:
     return tensor.detach().to("cpu", torch.float32).contiguous().numpy()
 
 
-def save(net: Net, path: str | Path) -> None:
-    """Write the net's weights as a .caffemodel, or as HDF5 if the name ends in ``.h5``."""
-    if str(path).endswith(".h5"):
+def save(net: Net, path: str | Path, dtype: torch.dtype = torch.float32) -> None:
+    """Write the net's weights, in the format that the ending of ``path`` names.
+
+    ``.h5`` is Caffe's HDF5, ``.safetensors`` and ``.pth`` hold a state dict (stored as ``dtype``)
+    whose names are ``layer.blob``; every other name gives a .caffemodel.
+    """
+    suffix = Path(path).suffix
+    if suffix == ".h5":
         write_weights_hdf5(path, collect(net))
+    elif suffix in state_dicts.SAFETENSORS_SUFFIXES + state_dicts.TORCH_SUFFIXES:
+        named = torch_names.own_names(collect(net), net.steps)
+        state_dicts.write_state_dict(path, named, dtype)
     else:
         write_weights(path, net.to_message(), collect(net))

@@ -11,10 +11,13 @@ BLOB = "a single blob, such as a mean image (.binaryproto)"
 TEXT = "text"
 EMPTY = "an empty file"
 UNKNOWN = "in no format that is known here"
+ZIP = "a ZIP archive, as PyTorch (.pth) and NumPy (.npz) write"
+PICKLE = "a Python pickle (.pth, .pkl), which could run code when read"
+SAFETENSORS = "a safetensors file"
 
 _MAGIC = (
     (b"\x89HDF\r\n\x1a\n", HDF5),
-    (b"PK\x03\x04", "a ZIP archive, as PyTorch (.pth) and NumPy (.npz) write"),
+    (b"PK\x03\x04", ZIP),
     (b"PK\x05\x06", "an empty ZIP archive"),
     (b"\x93NUMPY", "a NumPy array (.npy)"),
     (b"\x1f\x8b", "compressed with gzip"),
@@ -35,9 +38,9 @@ def recognise(view: memoryview | mmap.mmap | bytes) -> str:
         if head.startswith(magic):
             return what
     if head[0] == 0x80 and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
-        return "a Python pickle (.pth, .pkl), which could run code when read"
+        return PICKLE
     if len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**27:
-        return "a safetensors file"
+        return SAFETENSORS
     if _is_text(head):
         return TEXT
     return _recognise_message(head)

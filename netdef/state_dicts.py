@@ -1,0 +1,111 @@
+"""State dicts: tensors by name, in safetensors and PyTorch files.
+
+No file can run code: safetensors holds numbers only, and PyTorch files are read with
+``weights_only``, which refuses every object that is no plain tensor or container.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..proto.atomic import temporary_beside
+from ..proto.errors import SnapshotError
+from ..proto.recognise import SAFETENSORS
+
+StateDict = dict[str, Tensor]
+
+SAFETENSORS_SUFFIXES = (".safetensors",)
+TORCH_SUFFIXES = (".pth", ".pt")
+
+#: Where training scripts put the state dict among their other things; the averaged one is best.
+_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model")
+#: What wrappers for several devices and compilation put before every name.
+_PREFIXES = ("module.", "_orig_mod.")
+
+
+def read_state_dict(path: str | os.PathLike[str], what: str) -> StateDict:
+    """The tensors of a file that ``proto.recognise`` found to be ``what``.
+
+    SnapshotError with the reason if it is damaged, holds anything but tensors, or none.
+    """
+    content = _read_safetensors(path) if what == SAFETENSORS else _read_torch(path)
+    tensors = {str(k): v for k, v in _unwrapped(content).items() if isinstance(v, Tensor)}
+    if not tensors:
+        raise SnapshotError(f"{path}: holds no tensors by name")
+    for prefix in _PREFIXES:
+        if all(name.startswith(prefix) for name in tensors):
+            tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    return tensors
+
+
+def _read_safetensors(path: str | os.PathLike[str]) -> StateDict:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise SnapshotError(f"{path}: damaged safetensors file: {_first_line(error)}") from None
+
+
+def _read_torch(path: str | os.PathLike[str]) -> Any:
+    try:
+        with warnings.catch_warnings(action="ignore"):  # about rare pickle protocols
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for files that are no weights
+        message = str(error)
+        if "weights_only" in message or "Weights only" in message:
+            raise SnapshotError(
+                f"{path}: refused: besides tensors it holds Python objects, which could run code "
+                f"when read{_offender(message)}; save its state_dict alone"
+            ) from None
+        raise SnapshotError(
+            f"{path}: cannot be read as PyTorch weights: {_first_line(error)}"
+        ) from None
+
+
+def _offender(message: str) -> str:
+    """The global that torch's refusal names, in brackets."""
+    found = message.partition("GLOBAL ")[2].split(" ", 1)[0].strip("`'\",.")
+    return f" ({found})" if found else ""
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:200]
+
+
+def _unwrapped(content: Any) -> Mapping[Any, Any]:
+    if not isinstance(content, Mapping):
+        return {}
+    for wrapper in _WRAPPERS:
+        inner = content.get(wrapper)
+        if isinstance(inner, Mapping) and any(isinstance(v, Tensor) for v in inner.values()):
+            return inner
+    return content
+
+
+def write_state_dict(
+    path: str | os.PathLike[str], tensors: StateDict, dtype: torch.dtype = torch.float32
+) -> None:
+    """Write safetensors or, if the name ends in ``.pth`` or ``.pt``, a PyTorch file.
+
+    Floating-point tensors are stored as ``dtype``. The file appears complete or not at all.
+    """
+    stored = {
+        name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous()
+        for name, tensor in tensors.items()
+    }
+    with temporary_beside(path) as temporary:
+        if Path(path).suffix in TORCH_SUFFIXES:
+            torch.save(stored, temporary)
+        else:
+            from safetensors.torch import save_file
+
+            save_file(stored, temporary, metadata={"format": "pt"})
