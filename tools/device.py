@@ -1,16 +1,12 @@
-"""Which device a command runs on, from its ``--gpu`` flag and the solver; what there is."""
+"""Which device a command runs on, from its ``--gpu`` flag; what devices there are."""
 
 from __future__ import annotations
 
 import os
 import platform
-from typing import TYPE_CHECKING
 
 from ..proto.errors import ConfigError, ResourceError
 from .flags import comma_list
-
-if TYPE_CHECKING:
-    from ..proto import caffe_pb2
 
 GIB = 1 << 30
 
@@ -52,16 +48,10 @@ def first(flag: str) -> str:
     return f"cuda:{ids(flag)[0]}" if flag else "cpu"
 
 
-def for_solver(flag: str, solver: caffe_pb2.SolverParameter) -> str:
-    """The torch device to train on.
-
-    ``--gpu`` wins whatever the solver says. Without it the GPU is used only if ``solver_mode`` is
-    written in the solver as GPU: left out it means the CPU, although the schema's default is GPU.
-    """
+def for_training(flag: str) -> str | None:
+    """The torch device that ``--gpu`` asks for; None leaves the choice to the solver's mode."""
     if not flag:
-        if not solver.HasField("solver_mode") or solver.solver_mode != solver.GPU:
-            return "cpu"
-        flag = str(solver.device_id)
+        return None
     chosen = ids(flag)
     if len(chosen) > 1:
         raise ConfigError(f"--gpu {flag}: training runs on one GPU in this version; name one id")

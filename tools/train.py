@@ -57,12 +57,13 @@ def run(args: argparse.Namespace) -> int:
         )
     from ..proto.files import read_solver
     from ..solvers import Solver
+    from ..solvers.solver import choose_device
     from .output.log import write
     from .output.progress import live
 
     document = read_solver(args.solver)
-    where = device.for_solver(args.gpu, document.message)
-    logger.info(device.announcement(where))
+    where = choose_device(document, device.for_training(args.gpu))
+    logger.info(device.announcement(str(where)))
     # A snapshot holds the weights, so those that the solver names must not be loaded over them.
     weights = [] if args.snapshot else comma_list(args.weights) or None
     with ExitStack() as stack:

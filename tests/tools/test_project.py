@@ -6,8 +6,9 @@ import re
 import tomllib
 from pathlib import Path
 
-import cortado
 import pytest
+
+import cortado
 
 ROOT = Path(cortado.__file__).resolve().parent
 ROOMS = ("examples", "layers", "model_zoo", "netdef", "proto", "solvers", "tools")
