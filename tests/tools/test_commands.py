@@ -108,6 +108,14 @@ def test_time_names_every_layer(folder, phase, capsys):
         assert any(re.fullmatch(rf"{title}: \S+ ms\.", message) for message in block)
 
 
+def test_time_runs_backward_without_a_loss_too(folder, capsys):
+    net = (folder / "net.prototxt").read_text()
+    (folder / "use.prototxt").write_text(net[: net.index('layer {\n  name: "accuracy"')])
+    assert cli.main(["time", "-model=use.prototxt", "-iterations=1"]) == 0
+    row = next(m for m in lines_of(capsys.readouterr().err) if "conv\tbackward" in m)
+    assert float(row.split()[-2]) > 0
+
+
 def test_time_computes_the_gradients_of_the_net(folder):
     """Layer by layer is the same backward as the whole net's."""
     import torch

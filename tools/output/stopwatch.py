@@ -99,9 +99,10 @@ def _backward(
         if index in step.losses:
             own = torch.full_like(top, step.losses[index])
             gradient = own if gradient is None else gradient + own
-        if gradient is not None and top.requires_grad:
+        if top.requires_grad:
             tops.append(top)
-            given.append(gradient)
+            # Backward runs as well where no loss follows, as in a net for use.
+            given.append(torch.zeros_like(top) if gradient is None else gradient)
     wanted = [bottom for bottom in record.bottoms if bottom.requires_grad]
     wanted += [each for each in step.layer.parameters() if each.requires_grad]
     if not tops or not wanted:
