@@ -82,7 +82,7 @@ class Reader(torch.utils.data.Dataset):
 
     def __init__(self, path: str, count: int, crop: int, mean: np.ndarray | None) -> None:
         self.path, self.count, self.crop, self.mean = path, count, crop, mean
-        self.transaction = None
+        self.transaction: lmdb.Transaction | None = None
 
     def __len__(self) -> int:
         return self.count
@@ -94,6 +94,7 @@ class Reader(torch.utils.data.Dataset):
         datum = caffe_pb2.Datum.FromString(self.transaction.get(b"%08d" % index))
         if datum.encoded:
             image = cv2.imdecode(np.frombuffer(datum.data, np.uint8), cv2.IMREAD_COLOR)
+            assert image is not None
             image = image.transpose(2, 0, 1)
         else:
             image = np.frombuffer(datum.data, np.uint8).reshape(3, datum.height, datum.width)

@@ -268,7 +268,7 @@ def choose_device(document: SolverDocument, device: torch.device | str | None) -
         count = torch.cuda.device_count()
         if (chosen.index or 0) >= count:
             raise ResourceError(
-                f"GPU {chosen.index or 0} is asked for, but this machine has {count} that torch can "
-                "use; write solver_mode: CPU to train without, or choose another"
+                f"GPU {chosen.index or 0} is asked for, but torch can use {count} on this machine; "
+                "write solver_mode: CPU to train without, or choose another"
             )
     return chosen

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+
 from cortado.layers.dropout import Dropout
 from cortado.layers.pooling import STOCHASTIC, Pooling
 from support.goldens import CASES

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
+
 from cortado.netdef import Net
 from cortado.netdef.state_dicts import read_state_dict, write_state_dict
 from cortado.netdef.torch_names import NameRules, match, to_torch_names, to_weights
@@ -15,7 +17,6 @@ from cortado.proto.caffe_pb2 import NetParameter
 from cortado.proto.errors import SnapshotError, WeightsError
 from cortado.proto.recognise import PICKLE, ZIP
 from cortado.proto.text import parse
-from torch import nn
 
 NET = """
 name: "block"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from cortado.proto.caffe_pb2 import SolverParameter
 from cortado.proto.positions import Document
 from cortado.solvers import policies

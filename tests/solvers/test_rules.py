@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+
 from cortado.proto.caffe_pb2 import SolverParameter
 from cortado.solvers.rules import rule_names
 from cortado.solvers.update import Updater
