@@ -91,7 +91,9 @@ class Reader(torch.utils.data.Dataset):
         if self.transaction is None:
             cv2.setNumThreads(0)
             self.transaction = lmdb.open(self.path, readonly=True, lock=False).begin()
-        datum = caffe_pb2.Datum.FromString(self.transaction.get(b"%08d" % index))
+        record = self.transaction.get(b"%08d" % index)
+        assert record is not None
+        datum = caffe_pb2.Datum.FromString(bytes(record))
         if datum.encoded:
             image = cv2.imdecode(np.frombuffer(datum.data, np.uint8), cv2.IMREAD_COLOR)
             assert image is not None
