@@ -1,6 +1,6 @@
 """What snapshots and the check for NaN cost a run.
 
-    python tests/benchmarks/snapshot_cost.py [--folder DIR] [--millions 139] [--rounds 5]
+    python scripts/bench_snapshots.py [--folder DIR] [--millions 139] [--rounds 5]
 
 Snapshots: a net with as many parameters as VGG-16 and momentum; "stall" is how long training waits,
 "written" how long the thread took until both files were flushed and entered. Share is the stall at
@@ -16,11 +16,11 @@ import time
 from pathlib import Path
 
 import torch
+from bench_update import Parameter, parameters
 from cortado.proto.caffe_pb2 import SolverParameter
 from cortado.proto.text import parse
 from cortado.solvers import Solver, events
 from cortado.solvers.update import Updater, total_norm
-from update_cost import Parameter, parameters
 
 
 def solver(folder: Path, millions: int) -> Solver:

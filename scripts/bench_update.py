@@ -1,6 +1,6 @@
 """Cost of one update of ResNet-50's 161 parameters against torch's own optimiser of the same rule.
 
-    python tests/benchmarks/update_cost.py [--device cuda] [--rounds 15] [--rule SGD ...]
+    python scripts/bench_update.py [--device cuda] [--rounds 15] [--rule SGD ...]
 
 Both are timed in turns in one process, so that drift of the machine hits both; the figure is the
 median of the ratios of neighbouring rounds. torch runs fused where it has a fused kernel for the
