@@ -88,6 +88,7 @@ class Solver:
         self.stopped_by: str | None = None
         self._signal: SignalNumber | None = None
         self.snapshot_requested = False
+        self._training = False
         self.net, self.test_nets = self._build(level, stages)
         schedules.resolve(self.document, self.net, self.test_nets)
         self._load(self.parameters.weights if weights is None else [str(each) for each in weights])
@@ -130,6 +131,13 @@ class Solver:
         parameters = self.parameters
         if not parameters.HasField("max_iter"):
             raise ConfigError(Fault("max_iter (or max_epoch) must be given", place(self.document)))
+        if parameters.snapshot_after_train and not parameters.snapshot_prefix:
+            raise ConfigError(
+                Fault(
+                    "snapshot_prefix must be given (or snapshot_after_train: false)",
+                    place(self.document),
+                )
+            )
         self.emit(
             events.TrainingStarted(
                 self.net.name, parameters.lr_policy, self.iteration, parameters.max_iter
@@ -146,6 +154,7 @@ class Solver:
 
     def _train(self, until: int, whole: bool) -> None:
         self.stopped_by = self._signal = None
+        self._training = True
         try:
             for hook in self.hooks:
                 hook.before_train(self)
@@ -153,6 +162,7 @@ class Solver:
             if whole:
                 self._conclude()
         finally:
+            self._training = False
             for hook in self.hooks:
                 hook.close(self)
 
@@ -202,9 +212,14 @@ class Solver:
     # -- snapshots ---------------------------------------------------------------------------------
 
     def snapshot(self) -> None:
-        """Write weights and state as ``<snapshot_prefix>_iter_<iteration>`` and its endings."""
+        """Write weights and state as ``<snapshot_prefix>_iter_<iteration>`` and its endings.
+
+        While training runs they are written in the background; otherwise this waits for it.
+        """
         for hook in self._hooks_of(Snapshots):
             hook.write(self)
+            if not self._training:
+                hook.close(self)
 
     def restore(self, path: str | Path, accept_changes: bool = False) -> None:
         """Continue from a .solverstate (or .solverstate.h5) of this program or of Caffe.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...proto.caffe_pb2 import SolverParameter
-from ...proto.errors import CortadoError, ResourceError
+from ...proto.errors import ConfigError, CortadoError, ResourceError
 from .. import events, manifest, snapshots
 from ..lock import PrefixLock
 from .base import Hook
@@ -39,12 +39,12 @@ class Snapshots(Hook):
 
     def before_train(self, solver: Solver) -> None:
         solver.updater.keep_difference = solver.parameters.snapshot_diff
-        if self.interval or self.at_end:
+        if self.prefix and (self.interval or self.at_end):
             self._take_lock()
 
     def _take_lock(self) -> None:
         if self._lock is None:
-            raise CortadoError("snapshots need a snapshot_prefix in the solver")
+            raise ConfigError("snapshots need a snapshot_prefix in the solver")
         if not self._locked:
             self._lock.acquire()
             self._locked = True

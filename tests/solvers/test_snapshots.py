@@ -6,13 +6,13 @@ import os
 from pathlib import Path
 
 import pytest
-
-from cortado.proto.errors import ResourceError, SnapshotError
+from cortado.proto.errors import ConfigError, ResourceError, SnapshotError
 from cortado.proto.state import read_state
 from cortado.proto.weights import read_weights
-from cortado.solvers import events, manifest
+from cortado.solvers import Solver, events, manifest
+from cortado.solvers.hooks import Hook
 from cortado.solvers.rules import rule_names
-from support.runs import everything, identical, small_solver
+from support.runs import everything, identical, small_solver, solver_document
 
 MOMENTS = "momentum: 0.9"
 FIELDS = dict.fromkeys(rule_names(), MOMENTS) | {"AdaGrad": "", "RMSProp": ""}
@@ -135,12 +135,32 @@ def test_other_solver_type_is_refused(tmp_path: Path) -> None:
 
 
 def test_second_run_on_a_prefix_is_refused(tmp_path: Path) -> None:
-    with small_solver(tmp_path) as first, small_solver(tmp_path) as second:
-        first.snapshot()
-        with pytest.raises(ResourceError, match=f"process {os.getpid()}"):
-            second.solve()
-        first.close()
-        assert second.solve().iteration == 8
+    class Rival(Hook):
+        """Tries to train with the same prefix while the first run is at work."""
+
+        def after_update(self, solver, iteration) -> None:
+            with (
+                small_solver(tmp_path) as second,
+                pytest.raises(ResourceError, match=f"process {os.getpid()}"),
+            ):
+                second.solve()
+
+    with small_solver(tmp_path) as first:
+        first.hooks.append(Rival())
+        assert first.solve().iteration == 8
+    with small_solver(tmp_path) as third:
+        assert third.solve().iteration == 8
+
+
+def test_without_prefix_steps_work_and_solving_is_refused(tmp_path: Path) -> None:
+    document = solver_document(tmp_path, "")
+    document.message.ClearField("snapshot_prefix")
+    with Solver(document, device="cpu") as solver:
+        solver.step(2)
+        with pytest.raises(ConfigError, match="snapshot_prefix must be given"):
+            solver.solve()
+        with pytest.raises(ConfigError, match="need a snapshot_prefix"):
+            solver.snapshot()
 
 
 def test_leftover_lock_and_half_files_are_cleared(tmp_path: Path) -> None:

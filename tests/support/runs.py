@@ -38,18 +38,21 @@ DEFAULTS = {
 }
 
 
-def solver_document(folder: Path, text: str) -> Document[SolverParameter]:
-    """A solver for NET with the fields in ``text`` and DEFAULTS; its prefix is ``folder``/run."""
+def solver_document(folder: Path, text: str, net: str = NET) -> Document[SolverParameter]:
+    """A solver for ``net`` with the fields in ``text`` and DEFAULTS; its prefix is ``folder``/run.
+
+    A field that ``text`` gives, or an alternative to it, takes the place of its default.
+    """
     given = {part.rstrip(":") for part in text.split() if part.endswith(":")}
+    if "max_epoch" in given:
+        given.add("max_iter")
     fields = [f"{name}: {value}" for name, value in DEFAULTS.items() if name not in given]
-    if not given & {"net", "net_param"}:
-        fields.append(f"net_param {{ {NET} }}")
-    fields += [f'snapshot_prefix: "{folder}/run"', text]
+    fields += [f"net_param {{ {net} }}", f'snapshot_prefix: "{folder}/run"', text]
     return parse("\n".join(fields), SolverParameter, "solver.prototxt")
 
 
-def small_solver(folder: Path, text: str = "", **arguments) -> Solver:
-    return Solver(solver_document(folder, text), device="cpu", **arguments)
+def small_solver(folder: Path, text: str = "", net: str = NET, **arguments) -> Solver:
+    return Solver(solver_document(folder, text, net), device="cpu", **arguments)
 
 
 def everything(solver: Solver) -> list[torch.Tensor]:

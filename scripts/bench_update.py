@@ -1,6 +1,6 @@
 """Cost of one update of ResNet-50's 161 parameters against torch's own optimiser of the same rule.
 
-    python tests/benchmarks/update_cost.py [--device cuda] [--rounds 15] [--rule SGD ...]
+    python scripts/bench_update.py [--device cuda] [--rounds 15] [--rule SGD ...]
 
 Both are timed in turns in one process, so that drift of the machine hits both; the figure is the
 median of the ratios of neighbouring rounds. torch runs fused where it has a fused kernel for the
@@ -16,7 +16,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-
 from cortado.proto.caffe_pb2 import SolverParameter
 from cortado.solvers.update import Updater
 
