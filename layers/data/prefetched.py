@@ -9,24 +9,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...proto.errors import LayerError
 from ..base import Shape, between
 from ..source import DataSource
 from .buffers import BufferPool
 from .counter_random import named_seed
-from .pipeline import Job, Labels, Pipeline, Position, Ready, Sampler, Skips
+from .labels import Label, Labels
+from .pipeline import Job, Pipeline, Position, Ready, Sampler, Skips
 from .prefetch import Prefetcher, available_cores
 from .transform import Picture, Transform
 
 S = TypeVar("S")
+_MIXING = "transform_param.augment"
 
 
 class PrefetchedSource(DataSource, Generic[S]):
     """Images and labels, read and transformed by threads that start with the first batch.
 
-    ``first`` is the first image: it settles the shape of the tops. ``prefetch`` batches are
-    prepared ahead. Set before the first batch: ``num_classes`` (labels outside [0, num_classes)
-    other than ``ignore_label`` are then refused), ``max_skipped`` (how many bad records may be
-    passed over, each with a warning; 0 raises at the first) and ``threads``.
+    ``first`` and ``first_label`` are those of the first sample: they settle the tops' shapes.
+    ``prefetch`` batches are prepared ahead. Set before the first batch: ``num_classes`` (labels
+    outside [0, num_classes) other than ``ignore_label`` are then refused), ``max_skipped`` (how
+    many bad records may be passed over, each with a warning; 0 raises at the first) and
+    ``threads``.
     """
 
     tops = between(1, 2)
@@ -40,6 +44,7 @@ class PrefetchedSource(DataSource, Generic[S]):
         num_tops: int,
         prefetch: int,
         name: str,
+        first_label: Label = None,
     ) -> None:
         self._transform = transform
         self._image_shape = transform.top_shape(first.shape)
@@ -48,8 +53,15 @@ class PrefetchedSource(DataSource, Generic[S]):
         self._name = name
         self._prefetch = max(1, prefetch)
         self._wants_labels = num_tops > 1
+        vector = first_label.shape if isinstance(first_label, np.ndarray) else ()
+        classes = transform.preparation.num_classes
+        self._one_hot = classes is not None and not vector
+        self._label_shape: Shape = (classes,) if classes is not None and not vector else vector
+        if transform.preparation.mixing is not None and not self._wants_labels:
+            raise LayerError("needs a second top for labels, which are mixed too", _MIXING)
         data: Shape = (batch_size, *self._image_shape)
-        self.shapes = (data, (batch_size,)) if self._wants_labels else (data,)
+        labels: Shape = (batch_size, *self._label_shape)
+        self.shapes = (data, labels) if self._wants_labels else (data,)
         self.num_classes: int | None = None
         self.ignore_label: int | None = None
         self.max_skipped = 0
@@ -99,7 +111,7 @@ class PrefetchedSource(DataSource, Generic[S]):
             # A quarter of the bytes to copy; the device then has the arithmetic for free.
             as_bytes=on_cuda and self._has_bytes,
             varies=self._batch_size == 1,
-            labels=Labels(self.num_classes, self.ignore_label) if self._wants_labels else None,
+            labels=self._labels() if self._wants_labels else None,
             skip_bad=self.max_skipped > 0,
         )
         self._skips.allowed = self.max_skipped
@@ -111,6 +123,9 @@ class PrefetchedSource(DataSource, Generic[S]):
             threads=threads,
             name=f"layer {self._name!r}",
         )
+
+    def _labels(self) -> Labels:
+        return Labels(self.num_classes, self.ignore_label, self._label_shape, self._one_hot)
 
     def seed(self, seed: int) -> None:
         self.close()
