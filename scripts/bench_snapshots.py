@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 from bench_update import Parameter, parameters
+
 from cortado.proto.caffe_pb2 import SolverParameter
 from cortado.proto.text import parse
 from cortado.solvers import Solver, events

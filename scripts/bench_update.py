@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+
 from cortado.proto.caffe_pb2 import SolverParameter
 from cortado.solvers.update import Updater
 

@@ -13,6 +13,7 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+_MASK = 2**64 - 1
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FIRST = np.uint64(0xBF58476D1CE4E5B9)
 _SECOND = np.uint64(0x94D049BB133111EB)
@@ -28,6 +29,9 @@ class Purpose(IntEnum):
     SHUFFLE = 5
     FILL = 6
     WINDOW = 7
+    AUGMENT = 8
+    MIX = 9
+    BALANCE = 10
 
 
 def words(seed: int, *counters: ArrayLike) -> NDArray[np.uint64]:
@@ -42,6 +46,13 @@ def words(seed: int, *counters: ArrayLike) -> NDArray[np.uint64]:
 def word(seed: int, *counters: int) -> int:
     """64 random bits for one tuple of counters."""
     return int(words(seed, *counters)[0])
+
+
+def scrambled(state: int) -> int:
+    """The output function of SplitMix64 for one state, in plain integers."""
+    state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK
+    return state ^ (state >> 31)
 
 
 def below(random_word: int, bound: int) -> int:

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from itertools import islice
-
 import numpy as np
 
 from ...proto import caffe_pb2
 from ...proto.errors import DataError, LayerError
 from ..base import Context
 from ..registry import register
-from . import image as images
 from .counter_random import Purpose, below, word
 from .database import Database, open_database
-from .datum import Record, parse
-from .pipeline import Job, Position
+from .entries import Entries, Entry, KeyIndex, OrderedEntries, Reader, StoredEntries, describe
+from .labels import Label, LabelFile
+from .lmdb_reader import LmdbDatabase
+from .order import Order, by_label
+from .pipeline import Position
 from .prefetched import PrefetchedSource
 from .shapes import positive
 from .transform import Picture, Transform
-
-#: Key and Datum of a record, as views of the database.
-Entry = tuple[memoryview, memoryview]
 
 
 @register("Data")
@@ -28,9 +25,12 @@ class Data(PrefetchedSource[Entry]):
     """Batches from an LMDB or LevelDB, in the order of its keys, as Caffe's DataLayer gives them.
 
     Tops: data (batch_size, channels, height, width), the transformed images, channels BGR; label
-    (batch_size,), if there is a second top. Both are float32. At the end the records start again,
-    also in the middle of a batch. ``rand_skip`` leaves out fewer than that many records at the
-    start.
+    (batch_size,), if there is a second top, or (batch_size, values) where records, or the file
+    ``labels``, have several labels. Both are float32. At the end the records start again, also in
+    the middle of a batch. ``rand_skip`` leaves out fewer than that many records at the start.
+
+    Beyond Caffe and only for an LMDB: with ``shuffle`` each epoch has an order of its own; with
+    ``balanced`` records are drawn so that all labels come equally often.
     """
 
     message_field = "data_param"
@@ -44,23 +44,31 @@ class Data(PrefetchedSource[Entry]):
         num_tops: int = 2,
         prefetch: int = 4,
         rand_skip: int = 0,
+        shuffle: bool = False,
+        balanced: bool = False,
+        labels: LabelFile | None = None,
         name: str = "data",
     ) -> None:
         self._database = database
         self._rand_skip = rand_skip
-        key, value = next(iter(database.records()))
+        self._reader = Reader(database, transform.mode, labels)
+        first = next(iter(database.records()))
         try:
-            first, _ = read_entry(value, transform)
+            picture, label = self._reader.read(first)
             super().__init__(
-                first,
+                picture,
                 transform,
                 batch_size=batch_size,
                 num_tops=num_tops,
                 prefetch=prefetch,
                 name=name,
+                first_label=label,
             )
         except DataError as error:
-            raise DataError(f"{describe(database, key)}: {error}") from None
+            raise DataError(f"{self._reader.describe(first)}: {error}") from None
+        self._shuffle = shuffle
+        self._balanced = balanced
+        self._ordered: tuple[KeyIndex, Order] | None = None
 
     @classmethod
     def from_message(cls, message: caffe_pb2.LayerParameter, context: Context) -> Data:
@@ -69,77 +77,71 @@ class Data(PrefetchedSource[Entry]):
             raise LayerError("must name a database, got nothing", "data_param.source")
         batch_size = positive(parameters.batch_size, "data_param.batch_size")
         transform = Transform.from_message(message.transform_param, context.phase)
-        return cls(
-            open_database(parameters.source, parameters.backend, message.name),
+        database = open_database(parameters.source, parameters.backend, message.name)
+        for field in ("shuffle", "balanced"):
+            if getattr(parameters, field) and not isinstance(database, LmdbDatabase):
+                raise LayerError("needs an LMDB, source is a LevelDB", f"data_param.{field}")
+        source = cls(
+            database,
             transform,
             batch_size=batch_size,
             num_tops=context.num_tops,
             prefetch=parameters.prefetch,
             rand_skip=parameters.rand_skip,
+            shuffle=parameters.shuffle,
+            balanced=parameters.balanced,
+            labels=LabelFile(parameters.label_file) if parameters.label_file else None,
             name=message.name,
         )
+        source.max_skipped = parameters.max_skipped
+        source.threads = parameters.threads or None
+        return source
 
     @property
     def records(self) -> int | None:
         return len(self._database)
 
-    def _sampler(self, position: Position | None, seed: int) -> _Entries:
-        if position is not None:
-            return _Entries(self._database, self._transform, position, 0)
+    def _sampler(self, position: Position | None, seed: int) -> _Samples:
         skipped = below(word(seed, Purpose.SKIP), self._rand_skip) if self._rand_skip else 0
-        return _Entries(self._database, self._transform, Position(), skipped)
+        entries: Entries
+        if self._shuffle or self._balanced:
+            if self._ordered is None:
+                self._ordered = self._read_order()
+            start = position or Position(index=skipped % len(self._ordered[0]))
+            entries = OrderedEntries(*self._ordered, seed, start)
+        elif position is not None:
+            entries = StoredEntries(self._database, position)
+        else:
+            entries = StoredEntries(self._database, Position(), skipped)
+        return _Samples(entries, self._reader)
+
+    def _read_order(self) -> tuple[KeyIndex, Order]:
+        """The keys, and for balanced draws the labels of all records: one pass without images."""
+        assert isinstance(self._database, LmdbDatabase)
+        keys = KeyIndex(self._database)
+        groups = None
+        if self._balanced:
+            labels = []
+            for entry in self._database.records():
+                label = self._reader.label(entry)
+                if label is None or isinstance(label, np.ndarray):
+                    what = "no label" if label is None else f"{label.size} labels"
+                    place = describe(self._database, entry[0])
+                    raise DataError(f"{place}: it has {what}; balanced needs one for each record")
+                labels.append(label)
+            groups = by_label(labels)
+        return keys, Order(len(keys), self._shuffle, groups)
 
 
-class _Entries:
-    """The records of a database, over and over."""
+class _Samples:
+    """Says which records come, and reads them."""
 
-    def __init__(
-        self, database: Database, transform: Transform, position: Position, skipped: int
-    ) -> None:
-        self._database = database
-        self._transform = transform
-        self._position = position
-        self._records = database.records(position.after)
-        if position.after:
-            # The records start at the key that was delivered last, if it is still there.
-            self._records = (entry for entry in self._records if bytes(entry[0]) != position.after)
-        if skipped:
-            self.take(skipped)
+    def __init__(self, entries: Entries, reader: Reader) -> None:
+        self.take = entries.take
+        self._reader = reader
 
-    def take(self, count: int) -> Job[Entry]:
-        samples: list[Entry] = []
-        epochs, indices = np.empty(count, np.int64), np.empty(count, np.int64)
-        epoch, index = self._position.epoch, self._position.index
-        while len(samples) < count:
-            found = list(islice(self._records, count - len(samples)))
-            places = slice(len(samples), len(samples) + len(found))
-            epochs[places] = epoch
-            indices[places] = np.arange(index, index + len(found))
-            index += len(found)
-            samples += found
-            if len(samples) < count:
-                if index == 0:
-                    raise DataError(f"{self._database.path}: the database is empty")
-                epoch, index = epoch + 1, 0
-                self._records = self._database.records()
-        self._position = Position(epoch, index, bytes(samples[-1][0]))
-        return Job(samples, epochs, indices, self._position)
-
-    def read(self, sample: Entry) -> tuple[Picture, int | None]:
-        return read_entry(sample[1], self._transform)
+    def read(self, sample: Entry) -> tuple[Picture, Label]:
+        return self._reader.read(sample)
 
     def describe(self, sample: Entry) -> str:
-        return describe(self._database, sample[0])
-
-
-def read_entry(value: memoryview | bytes, transform: Transform) -> tuple[Picture, int | None]:
-    """Image and label of a Datum; DataError if it is damaged."""
-    record: Record = parse(value)
-    if not record.encoded:
-        return Picture(record.array()), record.label
-    return Picture(images.decode(record.data, transform.mode), interleaved=True), record.label
-
-
-def describe(database: Database, key: memoryview | bytes) -> str:
-    """How errors name a record."""
-    return f"record {bytes(key).decode(errors='backslashreplace')!r} of {database.path}"
+        return self._reader.describe(sample)

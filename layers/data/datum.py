@@ -19,7 +19,7 @@ _CHANNELS, _HEIGHT, _WIDTH, _DATA, _LABEL, _ENCODED = 8, 16, 24, 34, 40, 56
 class Record:
     """One Datum: ``data`` is a view of the stored bytes (empty if there are none).
 
-    ``label`` is None if the record has none.
+    ``label`` is None if the record has none; ``labels`` are several or a vector in its place.
     """
 
     channels: int = 0
@@ -29,6 +29,7 @@ class Record:
     encoded: bool = False
     data: memoryview | bytes = b""
     float_data: NDArray[np.float32] | None = None
+    labels: NDArray[np.float32] | None = None
 
     def array(self) -> NDArray[np.uint8] | NDArray[np.float32]:
         """The pixels or values of a record that is not encoded, as (channels, height, width)."""
@@ -115,6 +116,7 @@ def _parse_with_protobuf(value: memoryview | bytes) -> Record:
         datum.encoded,
         datum.data,
         np.array(datum.float_data, np.float32) if datum.float_data else None,
+        np.array(datum.labels, np.float32) if datum.labels else None,
     )
 
 

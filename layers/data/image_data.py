@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import cv2
-import numpy as np
 
 from ...proto import caffe_pb2
 from ...proto.errors import DataError, LayerError
 from ..base import Context, exactly
 from ..registry import register
 from . import image as images
-from .counter_random import Purpose, below, permutation, word
+from .counter_random import Purpose, below, word
 from .lists import ListedImage, read_image_list
+from .order import Order, Walk, by_label
 from .pipeline import Job, Position
 from .prefetched import PrefetchedSource
 from .shapes import positive
@@ -27,7 +27,8 @@ class ImageData(PrefetchedSource[ListedImage]):
 
     Tops: data (batch_size, channels, height, width), transformed, channels BGR or one if
     ``is_color`` is off; label (batch_size,). ``new_height`` and ``new_width`` resize each image
-    first. With ``shuffle`` each epoch has an order of its own. Without resizing or cropping a batch
+    first. With ``shuffle`` each epoch has an order of its own; with ``balanced`` all labels come
+    equally often. Without resizing or cropping a batch
     of one image takes the shape of its image.
     """
 
@@ -41,12 +42,14 @@ class ImageData(PrefetchedSource[ListedImage]):
         *,
         batch_size: int,
         shuffle: bool = False,
+        balanced: bool = False,
         rand_skip: int = 0,
         num_tops: int = 2,
         name: str = "data",
     ) -> None:
         self._reader = reader
-        self._shuffle = shuffle
+        groups = by_label([each.label for each in reader.listed]) if balanced else None
+        self._order = Order(len(reader.listed), shuffle, groups)
         self._rand_skip = rand_skip
         first = reader.listed[0]
         try:
@@ -86,21 +89,29 @@ class ImageData(PrefetchedSource[ListedImage]):
                 f"got {parameters.rand_skip}",
                 "image_data_param.rand_skip",
             )
-        return cls(
+        source = cls(
             reader,
             Transform.from_message(message.transform_param, context.phase),
             batch_size=batch_size,
             shuffle=parameters.shuffle,
+            balanced=parameters.balanced,
             rand_skip=parameters.rand_skip,
             num_tops=context.num_tops,
             name=message.name,
         )
+        source.max_skipped = parameters.max_skipped
+        source.threads = parameters.threads or None
+        return source
+
+    @property
+    def records(self) -> int | None:
+        return len(self._reader.listed)
 
     def _sampler(self, position: Position | None, seed: int) -> _Listed:
         if position is None:
             skipped = below(word(seed, Purpose.SKIP), self._rand_skip) if self._rand_skip else 0
             position = Position(0, skipped)
-        return _Listed(self._reader, position, seed if self._shuffle else None)
+        return _Listed(self._reader, self._order, position, seed)
 
 
 class ImageReader:
@@ -127,39 +138,18 @@ class ImageReader:
 
 
 class _Listed:
-    """The images of a list, over and over; shuffled in each epoch if there is a seed for it."""
+    """The images of a list in an order, over and over."""
 
-    def __init__(self, reader: ImageReader, position: Position, seed: int | None) -> None:
+    def __init__(self, reader: ImageReader, order: Order, position: Position, seed: int) -> None:
         self._reader = reader
-        self._position = position
-        self._seed = seed
-        self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
+        self._order = order
+        self._walk = Walk(order, seed, position.epoch, position.index)
 
     def take(self, count: int) -> Job[ListedImage]:
-        listed = self._reader.listed
-        epoch, index = self._position.epoch, self._position.index
-        epochs, indices = np.empty(count, np.int64), np.empty(count, np.int64)
-        taken = 0
-        while taken < count:
-            part = self._order_of(epoch)[index : index + count - taken]
-            epochs[taken : taken + len(part)] = epoch
-            indices[taken : taken + len(part)] = part
-            taken += len(part)
-            index += len(part)
-            if index == len(listed):
-                epoch, index = epoch + 1, 0
-        self._position = Position(epoch, index)
-        return Job([listed[place] for place in indices], epochs, indices, self._position)
-
-    def _order_of(self, epoch: int) -> np.ndarray:
-        """The places of the list in the order of an epoch."""
-        if self._order[0] != epoch:
-            count = len(self._reader.listed)
-            places = np.arange(count)
-            if self._seed is not None:
-                places = permutation(count, self._seed, Purpose.SHUFFLE, epoch)
-            self._order = (epoch, places)
-        return self._order[1]
+        places, epochs, numbers = self._walk.take(count)
+        after = Position(self._walk.epoch, self._walk.index)
+        samples = [self._reader.listed[place] for place in places]
+        return Job(samples, epochs, self._order.identities(places, numbers), after)
 
     def read(self, sample: ListedImage) -> tuple[Picture, int | None]:
         return self._reader.read(sample), sample.label

@@ -68,6 +68,12 @@ class LmdbDatabase:
         if cursor.set_range(start) if start else cursor.first():
             yield from cursor.iternext(keys=True, values=True)
 
+    def all_keys(self) -> Iterator[memoryview]:
+        """The keys alone, in their order."""
+        cursor = self._transaction.cursor()
+        if cursor.first():
+            yield from cursor.iternext(keys=True, values=False)
+
     def get(self, key: bytes) -> memoryview | None:
         """The value of ``key``, or None."""
         return self._transaction.get(key)

@@ -12,11 +12,9 @@ from numpy.typing import NDArray
 from ...proto import caffe_pb2
 from ...proto.atomic import write_atomically
 from ...proto.errors import DataError
-from ..base import TEST
-from .data import Entry, describe, read_entry
 from .database import Database, open_database
+from .entries import Entry, describe, read_entry
 from .parallel import chunks, ordered_map
-from .transform import Transform
 
 _CHUNK = 32
 
@@ -52,11 +50,10 @@ def compute_mean(
 
 
 def _sum(store: Database, chunk: list[Entry]) -> tuple[NDArray[np.float64], int]:
-    native = Transform(TEST)
     total: NDArray[np.float64] | None = None
     for key, value in chunk:
         try:
-            picture, _ = read_entry(value, native)
+            picture, _ = read_entry(value)
         except DataError as error:
             raise DataError(f"{describe(store, key)}: {error}") from None
         pixels = picture.pixels.transpose(2, 0, 1) if picture.interleaved else picture.pixels

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ...proto.errors import DataError
 from .buffers import BufferPool
+from .labels import Label, Labels
 from .transform import Draw, Picture, Transform, Window
 
 logger = logging.getLogger(__name__)
@@ -58,33 +59,13 @@ class Sampler(Protocol[S]):
         """The next ``count`` samples, wrapping to the next epoch at the end."""
         ...
 
-    def read(self, sample: S) -> tuple[Picture, int | None]:
+    def read(self, sample: S) -> tuple[Picture, Label]:
         """Image and label (None if it has none); DataError if the sample is bad."""
         ...
 
     def describe(self, sample: S) -> str:
         """How errors name the sample: its key and database, or its file and line."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Labels:
-    """Which labels are allowed; without ``num_classes`` every label is."""
-
-    num_classes: int | None = None
-    ignored: frozenset[int] = frozenset()
-
-    def check(self, label: int | None) -> float:
-        """The label as delivered; DataError if it is not allowed. A missing one counts as 0."""
-        if self.num_classes is not None and label not in self.ignored:
-            if label is None:
-                raise DataError(f"it has no label (must be from 0 to {self.num_classes - 1})")
-            if not 0 <= label < self.num_classes:
-                raise DataError(
-                    f"label {label} is out of range (must be from 0 to {self.num_classes - 1} "
-                    f"for {self.num_classes} classes)"
-                )
-        return float(label or 0)
 
 
 class Skips:
@@ -148,7 +129,7 @@ class Pipeline(Generic[S]):
 
     def load(self, job: Job[S]) -> Ready:
         """Read, transform and upload a batch. A skipped sample repeats its neighbour."""
-        batch = _HostBatch(len(job.samples))
+        batch = _HostBatch(len(job.samples), self._labels.shape if self._labels else ())
         draws = self._transform.draws(self._seed, job.epochs, job.indices)
         bad: dict[int, DataError] = {}
         for place, (sample, draw) in enumerate(zip(job.samples, draws, strict=True)):
@@ -159,7 +140,8 @@ class Pipeline(Generic[S]):
                 if not self._skip_bad:
                     raise bad[place] from None
         batch.replace(list(bad))
-        return replace(self._upload(batch, job.after), skipped=tuple(bad.values()))
+        first = (int(job.epochs[0]), int(job.indices[0]))
+        return replace(self._upload(batch, job.after, first), skipped=tuple(bad.values()))
 
     def _load_one(self, batch: _HostBatch, place: int, sample: S, draw: Draw) -> None:
         picture, label = self._sampler.read(sample)
@@ -173,7 +155,7 @@ class Pipeline(Generic[S]):
         assert batch.pixels is not None
         if self._labels is not None:
             batch.labels[place] = self._labels.check(label)
-        window = self._transform.window(draw, shape[1], shape[2])
+        picture, window = self._transform.place(picture, draw)
         batch.windows[place] = window
         if not self._as_bytes:
             self._transform.write(picture, window, batch.pixels[place])
@@ -191,25 +173,28 @@ class Pipeline(Generic[S]):
             )
         return top_shape
 
-    def _upload(self, batch: _HostBatch, after: Position) -> Ready:
+    def _upload(self, batch: _HostBatch, after: Position, first: tuple[int, int]) -> Ready:
         assert batch.pixels is not None
         pixels, labels = torch.from_numpy(batch.pixels), torch.from_numpy(batch.labels)
         if self._device.type != "cuda":
             data = self._transform.finish(pixels, batch.windows) if self._as_bytes else pixels
-            return Ready(self._tops(data.to(self._device), labels.to(self._device)), after)
+            return Ready(self._tops(data.to(self._device), labels.to(self._device), first), after)
         with torch.cuda.stream(self._stream()):
             data = pixels.to(self._device, non_blocking=True)
             if self._as_bytes:
                 data = self._transform.finish(data, batch.windows)
-            tops = self._tops(data, labels.to(self._device))
+            tops = self._tops(data, labels.to(self._device), first)
             event = torch.cuda.Event()
             event.record()
         # The host's buffer goes back to the pool when this returns: the copy must be over by then.
         event.synchronize()
         return Ready(tops, after, event)
 
-    def _tops(self, data: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
-        return (data,) if self._labels is None else (data, labels)
+    def _tops(self, data: Tensor, labels: Tensor, first: tuple[int, int]) -> tuple[Tensor, ...]:
+        if self._labels is None:
+            return (data,)
+        mixing = self._transform.preparation.mixing
+        return mixing(data, labels, self._seed, *first) if mixing else (data, labels)
 
     def _stream(self) -> torch.cuda.Stream:
         if not hasattr(self._streams, "own"):
@@ -220,10 +205,10 @@ class Pipeline(Generic[S]):
 class _HostBatch:
     """A batch in the making; its memory is taken when its first image tells the shape."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, label_shape: tuple[int, ...]) -> None:
         self.pixels: NDArray | None = None
         self.picture_shape: tuple[int, int, int] | None = None
-        self.labels = np.zeros(size, np.float32)
+        self.labels = np.zeros((size, *label_shape), np.float32)
         self.windows = [Window(0, 0, False)] * size
 
     def replace(self, bad: Sequence[int]) -> None:

@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ...proto.errors import LayerError
 from ..base import Shape, between
 from ..source import DataSource
 from .buffers import BufferPool
 from .counter_random import named_seed
-from .pipeline import Job, Labels, Pipeline, Position, Ready, Sampler, Skips
+from .labels import Label, Labels
+from .pipeline import Job, Pipeline, Position, Ready, Sampler, Skips
 from .prefetch import Prefetcher, available_cores
 from .transform import Picture, Transform
 
 S = TypeVar("S")
+_MIXING = "transform_param.augment"
 
 
 class PrefetchedSource(DataSource, Generic[S]):
     """Images and labels, read and transformed by threads that start with the first batch.
 
-    ``first`` is the first image: it settles the shape of the tops. ``prefetch`` batches are
-    prepared ahead. Set before the first batch: ``max_skipped`` (how many bad records may be passed
-    over, each with a warning; 0 raises at the first) and ``threads``.
+    ``first`` and ``first_label`` are those of the first sample: they settle the tops' shapes.
+    ``prefetch`` batches are prepared ahead. Set before the first batch: ``max_skipped`` (how many
+    bad records may be passed over, each with a warning; 0 raises at the first) and ``threads``.
     """
 
     tops = between(1, 2)
@@ -39,6 +43,7 @@ class PrefetchedSource(DataSource, Generic[S]):
         num_tops: int,
         prefetch: int,
         name: str,
+        first_label: Label = None,
     ) -> None:
         self._transform = transform
         self._image_shape = transform.top_shape(first.shape)
@@ -47,9 +52,16 @@ class PrefetchedSource(DataSource, Generic[S]):
         self._name = name
         self._prefetch = max(1, prefetch)
         self._wants_labels = num_tops > 1
+        vector = first_label.shape if isinstance(first_label, np.ndarray) else ()
+        classes = transform.preparation.num_classes
+        one_hot = classes is not None and not vector
+        label_shape: Shape = (classes,) if classes is not None and not vector else vector
+        if transform.preparation.mixing is not None and not self._wants_labels:
+            raise LayerError("needs a second top for labels, which are mixed too", _MIXING)
         data: Shape = (batch_size, *self._image_shape)
-        self.shapes = (data, (batch_size,)) if self._wants_labels else (data,)
-        self._labels = Labels()
+        labels: Shape = (batch_size, *label_shape)
+        self.shapes = (data, labels) if self._wants_labels else (data,)
+        self._labels = Labels(shape=label_shape, one_hot=one_hot)
         self.max_skipped = 0
         self.threads: int | None = None
         self._seed = 0
@@ -57,10 +69,6 @@ class PrefetchedSource(DataSource, Generic[S]):
         self._skips = Skips(0)
         self._running: Prefetcher[Job[S], Ready] | None = None
         self._device: torch.device | None = None
-
-    def expect_labels(self, top: int, classes: int, ignored: frozenset[int]) -> None:
-        if top == 1:
-            self._labels = Labels(classes, ignored)
 
     @abstractmethod
     def _sampler(self, position: Position | None, seed: int) -> Sampler[S]:
@@ -113,6 +121,10 @@ class PrefetchedSource(DataSource, Generic[S]):
             threads=threads,
             name=f"layer {self._name!r}",
         )
+
+    def expect_labels(self, top: int, classes: int, ignored: frozenset[int]) -> None:
+        if top == 1:
+            self._labels = replace(self._labels, num_classes=classes, ignored=ignored)
 
     def seed(self, seed: int) -> None:
         self.close()

@@ -18,6 +18,8 @@ from ...proto import caffe_pb2
 from ...proto.errors import DataError, LayerError
 from ..base import TRAIN
 from . import image as images
+from .augment import Preparation
+from .augment.base import Randomness
 from .counter_random import Purpose, below, words
 
 #: Pixels as uint8, or values as float32; OpenCV's types do not tell which.
@@ -31,6 +33,7 @@ class Draw:
     row: int = 0
     column: int = 0
     mirror: bool = False
+    augment: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,12 @@ class Picture:
         first, second, third = self.pixels.shape
         return (third, first, second) if self.interleaved else (first, second, third)
 
+    def with_channels_last(self) -> Pixels:
+        """The pixels as (height, width, channels)."""
+        if self.interleaved:
+            return self.pixels
+        return np.ascontiguousarray(self.pixels.transpose(1, 2, 0))
+
     def crops(self, window: Window, height: int, width: int) -> Sequence[Pixels]:
         """The window of each channel, not mirrored."""
         rows = slice(window.row, window.row + height)
@@ -70,7 +79,8 @@ class Transform:
     ``crop_size`` takes a square: anywhere in the image in TRAIN, at floor((size - crop) / 2) in
     TEST. ``mirror`` flips each sample with probability 1/2, in both phases. ``mean`` is an image
     (channels, height, width), of which the same window is subtracted, or one value or a value for
-    each channel. ``force_color`` and ``force_gray`` only affect encoded images.
+    each channel. ``mode`` (force_color, force_gray) only affects encoded images. ``preparation`` is
+    what is done before the crop beyond Caffe.
     """
 
     def __init__(
@@ -84,7 +94,9 @@ class Transform:
         mean_values: Sequence[float] = (),
         mean_name: str = "the mean image",
         mode: int = images.NATIVE,
+        preparation: Preparation | None = None,
     ) -> None:
+        self.preparation = preparation or Preparation()
         self.crop_size = crop_size
         self.mode = mode
         self._random_crop = phase == TRAIN and crop_size > 0
@@ -119,14 +131,16 @@ class Transform:
             mean_values=message.mean_value,
             mean_name=message.mean_file,
             mode=images.GRAY if message.force_gray else mode,
+            preparation=Preparation.from_message(message, phase),
         )
 
     def top_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
         """Shape of the result for an image of ``shape``, (channels, height, width).
 
         Raises DataError, naming both sizes, for an image smaller than the crop, or a mean that does
-        not fit the image.
+        not fit the image. Both are held against the image as it is after resizing.
         """
+        shape = self.preparation.shape(shape)
         channels, height, width = shape
         if self.crop_size > min(height, width):
             raise DataError(
@@ -149,16 +163,27 @@ class Transform:
 
     def draws(self, seed: int, epochs: NDArray[np.int64], indices: NDArray[np.int64]) -> list[Draw]:
         """The random words of the samples at ``indices`` of ``epochs``."""
-        if not (self._random_crop or self._mirror):
+        if not (self._random_crop or self._mirror or self.preparation.is_random):
             return [Draw()] * len(indices)
-        rows, columns, mirrors = (
+        drawn = [
             words(seed, purpose, epochs, indices).tolist()
-            for purpose in (Purpose.ROW, Purpose.COLUMN, Purpose.MIRROR)
-        )
-        return [
-            Draw(row, column, self._mirror and mirror >= 1 << 63)
-            for row, column, mirror in zip(rows, columns, mirrors, strict=True)
+            for purpose in (Purpose.ROW, Purpose.COLUMN, Purpose.MIRROR, Purpose.AUGMENT)
         ]
+        return [
+            Draw(row, column, self._mirror and mirror >= 1 << 63, augment)
+            for row, column, mirror, augment in zip(*drawn, strict=True)
+        ]
+
+    def place(self, picture: Picture, draw: Draw) -> tuple[Picture, Window]:
+        """The picture resized and augmented, and the window that is to be taken of it."""
+        if not self.preparation.changes_images:
+            return picture, self.window(draw, *picture.shape[1:])
+        random = Randomness(draw.augment)
+        image = self.preparation.before_crop(picture.with_channels_last(), random)
+        window = self.window(draw, *image.shape[:2])
+        size = (self.crop_size, self.crop_size) if self.crop_size else image.shape[:2]
+        image = self.preparation.after_crop(image, (window.row, window.column, *size), random)
+        return Picture(image, interleaved=True), window
 
     def window(self, draw: Draw, height: int, width: int) -> Window:
         """The window that ``draw`` takes of an image of ``height`` and ``width``."""

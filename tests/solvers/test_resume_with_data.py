@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from cortado.layers.data.lmdb_writer import LmdbWriter
 from cortado.proto.caffe_pb2 import Datum
 from cortado.proto.errors import ConfigError

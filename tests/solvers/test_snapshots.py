@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from cortado.proto.errors import ConfigError, ResourceError, SnapshotError
 from cortado.proto.state import read_state
 from cortado.proto.weights import read_weights
