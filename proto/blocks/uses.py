@@ -53,17 +53,22 @@ class Use:
         return names, variables
 
     def result(self, names: Inner, variables: Variables) -> Blob | None:
-        """What comes out: the first declared top, else the blob made last."""
+        """What comes out: the first declared top, else the blob made last.
+
+        A top that is also a bottom, and that no layer makes, hands on what came in.
+        """
         result = names.last
+        base = self.frame.base
+        passed = {self.copier.evaluate(part, base, variables) for part in self.definition.bottoms}
         for value in reversed(self.definition.tops):
-            name = self.copier.evaluate(value, self.frame.base, variables)
-            if name not in names.made:
+            name = self.copier.evaluate(value, base, variables)
+            if name not in names.made and name not in passed:
                 raise ExpansionError(
                     f"block {self.definition.name!r} has the top {name!r}, but no layer in it "
                     f"makes it{nearest(str(name), names.made)}",
-                    self.frame.base + value.offset,
+                    base + value.offset,
                 )
-            result = names.made[name]
+            result = names.made.get(name) or names.given[name]
         return result
 
     def _blobs(
