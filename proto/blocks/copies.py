@@ -44,10 +44,9 @@ class Copier:
             return block
         if isinstance(value, Items):
             return self._items(value, base, variables)
-        with located(base + value.offset):
-            if isinstance(value, Range):
-                raise ExpansionError("a range stands in a list: [1..4]")
-            return _scalar(value, variables)
+        if isinstance(value, Range):
+            raise ExpansionError("a range stands in a list: [1..4]", base + value.offset)
+        return _at(base + value.offset, value, variables)
 
     def _items(self, value: Items, base: int, variables: Variables) -> list[Variable]:
         items: list[Variable] = []
@@ -70,47 +69,49 @@ class Copier:
         values: list[Value] = []
         listed = part.listed
         for value in part.values:
-            kind = type(value)
-            if kind is Scalar:
-                assert isinstance(value, Scalar)
-                if value.kind != "expression" and not (
-                    value.kind == "string" and _dollar(value.content)
+            if isinstance(value, Scalar):
+                content = value.content
+                if value.kind == "expression" or (
+                    value.kind == "string" and isinstance(content, str) and "$" in content
                 ):
+                    found = _at(base + value.offset, value, variables)
+                    listed = self._add(values, part, found, base, value.offset) or listed
+                else:
                     self.made += 1
-                    moved = Scalar(value.kind, value.content, value.offset + base, value.negative)
-                    values.append(moved)
-                    continue
-            elif kind is Block:
-                assert isinstance(value, Block)
+                    offset = value.offset + base
+                    values.append(Scalar(value.kind, content, offset, value.negative))
+            elif isinstance(value, Block):
                 self.count(base + value.offset)
                 copy = Block(value.offset + base)
                 copy.fields = self.fields(value, base, variables)
                 values.append(copy)
-                continue
-            elif kind is Items:
+            elif isinstance(value, Range):
+                items = self._items(Items(value.offset, [value]), base, variables)
+                self._add(values, part, items, base, value.offset)
+            else:
                 self._refuse_nested(part, base)
-            listed = self._add(values, part, value, base, variables) or listed
-        if part.values and not values and not (listed and part.listed):
+        if part.values and not values and not part.listed:
             return None
         return Field(part.name, part.offset + base, values, listed)
 
     def _add(
-        self, values: list[Value], part: Field, value: Value, base: int, variables: Variables
+        self, values: list[Value], part: Field, found: Variable, base: int, offset: int
     ) -> bool:
-        """Append what ``value`` stands for to a field's values; whether that is a list."""
-        offset = value.offset + base
-        if isinstance(value, Range):
-            found = self._items(Items(value.offset, [value]), base, variables)
-        else:
-            found = self.evaluate(value, base, variables)
+        """Append what a value turned out to be to a field's values; whether that is a list."""
+        offset += base
+        if isinstance(found, str | int | float):
+            self.made += 1
+            values.append(as_scalar(found, offset))
+            return False
         items = found if isinstance(found, list) else [] if found is None else [found]
         for item in items:
             self.count(offset)
             if isinstance(item, list):
                 self._refuse_nested(part, base)
-            values.append(
-                self._moved(item, offset) if isinstance(item, Block) else as_scalar(item, offset)
-            )
+            if isinstance(item, Block):
+                values.append(self._moved(item, offset))
+            elif item is not None:
+                values.append(as_scalar(item, offset))
         return isinstance(found, list)
 
     def _refuse_nested(self, part: Field, base: int) -> None:
@@ -132,8 +133,13 @@ class Copier:
         return copy
 
 
-def _dollar(content: str | bytes) -> bool:
-    return isinstance(content, str) and "$" in content
+def _at(offset: int, value: Scalar, variables: Variables) -> Variable:
+    try:
+        return _scalar(value, variables)
+    except ExpansionError as error:
+        if error.offset < 0:
+            error.offset = offset
+        raise
 
 
 def _scalar(value: Scalar, variables: Variables) -> Variable:

@@ -103,10 +103,9 @@ def as_scalar(value: Variable, offset: int) -> Scalar:
         return Scalar("name", value.removeprefix("-"), offset, value.startswith("-"))
     if isinstance(value, str | bytes):
         return Scalar("string", value, offset, False)
-    negative = value < 0 or (value == 0 and str(value).startswith("-"))
-    return Scalar(
-        "integer" if isinstance(value, int) else "float", repr(abs(value)), offset, negative
-    )
+    text = repr(value)
+    shape = "integer" if isinstance(value, int) else "float"
+    return Scalar(shape, text.removeprefix("-"), offset, text.startswith("-"))
 
 
 def from_python(value: object, default: Variable) -> Variable:
