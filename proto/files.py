@@ -14,30 +14,36 @@ from typing import TypeVar
 from google.protobuf.message import DecodeError, Message
 
 from .atomic import write_atomically
+from .blocks import Settings
 from .caffe_pb2 import NetParameter, SolverParameter
-from .errors import ConfigError, Fault, Location
+from .errors import ConfigError, Fault, Location, Source
 from .positions import Document, Node
 from .reading import AnyPath, read_bytes, read_text
+from .syntax import read
 from .text import parse, to_text
 from .upgrade import NetUpgrade, Note, upgrade_net, upgrade_solver
 
 M = TypeVar("M", bound=Message)
-Settings = Mapping[str, object]
+Variables = Mapping[str, object]
 
 #: Protobuf cannot hold a message of 2 GiB or more.
 MAX_MESSAGE_BYTES = 2**31 - 1
 
 
-def read_net(path: AnyPath, variables: Settings | None = None) -> Document[NetParameter]:
+def read_net(path: AnyPath, variables: Variables | None = None) -> Document[NetParameter]:
     """The net of a prototxt file, in the current format, with its places in the file.
 
-    ``variables`` are values for variables of the file (see docs/blocks.md).
+    ``variables`` are values for variables of the file (see docs/blocks.md); each must be one it
+    has, or one that a file read before with the same Settings has.
     """
-    return upgraded(read_prototxt(path, NetParameter, variables))
+    settings = Settings(variables)
+    document = read_prototxt(path, NetParameter, settings)
+    settings.check(os.fspath(path))
+    return upgraded(document)
 
 
 def read_prototxt(
-    path: AnyPath, message_class: type[M], variables: Settings | None = None
+    path: AnyPath, message_class: type[M], variables: Variables | None = None
 ) -> Document[M]:
     """The message of a prototxt file as it is written, with blocks and variables expanded."""
     name = os.fspath(path)
@@ -45,13 +51,17 @@ def read_prototxt(
     return parse(read_text(path), message_class, name, folder=folder, variables=variables)
 
 
-def read_solver(path: AnyPath, variables: Settings | None = None) -> Document[SolverParameter]:
-    """The solver of a prototxt file, in the current format; ``variables`` as for a net.
+def read_solver(path: AnyPath, variables: Variables | None = None) -> Document[SolverParameter]:
+    """The solver of a prototxt file, in the current format.
+
+    ``variables`` are values for its variables, or for those of the nets that it names: they stay
+    with the document.
 
     A missing ``snapshot_prefix`` becomes the file's path without its ending; one that is a folder
     gets the file's name inside it (both as in Caffe).
     """
-    document = read_prototxt(path, SolverParameter, variables)
+    settings = Settings(variables)
+    document = read_prototxt(path, SolverParameter, settings)
     try:
         solver = upgrade_solver(document.message)
     except ValueError as error:
@@ -63,7 +73,26 @@ def read_solver(path: AnyPath, variables: Settings | None = None) -> Document[So
         solver.snapshot_prefix = str(prefix)
     elif os.path.isdir(solver.snapshot_prefix):
         solver.snapshot_prefix = os.path.join(solver.snapshot_prefix, prefix.name)
-    return Document(solver, document.root)
+    return Document(solver, document.root, settings)
+
+
+def read_net_or_solver(
+    path: AnyPath, variables: Variables | None = None
+) -> Document[NetParameter] | Document[SolverParameter]:
+    """A prototxt file as it is written, expanded: a net, or a solver if its fields are one's."""
+    name = os.fspath(path)
+    tree, _ = read(Source(name, read_text(path)))
+    used = {field.name for field in tree.fields}
+    solver = {field.name for field in SolverParameter.DESCRIPTOR.fields}
+    net = {field.name for field in NetParameter.DESCRIPTOR.fields}
+    settings = Settings(variables)
+    document: Document[NetParameter] | Document[SolverParameter]
+    if len(used & solver) > len(used & net):
+        document = read_prototxt(path, SolverParameter, settings)
+    else:
+        document = read_prototxt(path, NetParameter, settings)
+    settings.check(name)
+    return document
 
 
 def upgraded(document: Document[NetParameter]) -> Document[NetParameter]:

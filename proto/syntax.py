@@ -369,6 +369,11 @@ class _Reader:
 
 
 def refuse(source: Source, problems: list[Problem]) -> ConfigError:
-    """One error for all ``problems``, in the order of the text."""
+    """One error for all ``problems``, in the order of the text.
+
+    What is wrong in a block that is used many times is told for its first use only.
+    """
     ordered = sorted(problems, key=lambda problem: problem.offset)
-    return ConfigError(problem.fault(source) for problem in ordered[:MAX_FAULTS])
+    faults = [problem.fault(source) for problem in ordered]
+    told = {(str(fault.location), fault.message): fault for fault in reversed(faults)}
+    return ConfigError(list(reversed(told.values()))[:MAX_FAULTS])

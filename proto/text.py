@@ -42,9 +42,9 @@ def parse(
 
     ``name`` is what error messages call the text, usually its path. A text in the short form
     (:mod:`.blocks`) is expanded; it may include files from ``folder``, and ``variables`` are
-    values for its variables. Raises ConfigError with every independent fault of the text: syntax,
-    unknown fields, values of the wrong kind or out of range, singular fields given twice, required
-    fields that are missing.
+    values for its variables; if they are Settings, the caller checks them. Raises ConfigError with
+    every independent fault of the text: syntax, unknown fields, values of the wrong kind or out of
+    range, singular fields given twice, required fields that are missing.
     """
     source = Source(name, text.removeprefix("\ufeff"))
     tree, problems = read(source)
@@ -53,7 +53,10 @@ def parse(
     if tree.extended or variables or any(field.name in keywords for field in tree.fields):
         if problems:
             raise refuse(source, problems)
-        plain, source = blocks.expand(tree, source, keywords, folder, variables)
+        settings = blocks.Settings(variables)
+        plain, source = blocks.expand(tree, source, keywords, folder, settings)
+        if not isinstance(variables, blocks.Settings):
+            settings.check(name)
     document, more = build(plain, message_class, source)
     if problems or more:
         raise refuse(source, problems + more)

@@ -7,5 +7,6 @@ short form and gives the tree of plain fields. docs/blocks.md has the grammar an
 from __future__ import annotations
 
 from .expander import KEYWORDS, expand
+from .settings import Settings, parse_settings
 
-__all__ = ["KEYWORDS", "expand"]
+__all__ = ["KEYWORDS", "Settings", "expand", "parse_settings"]

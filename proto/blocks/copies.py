@@ -5,12 +5,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+from ..syntax import MAX_VALUES
 from ..tree import Block, Field, Items, Range, Scalar, Value, integer
 from .expressions import calculate, compile_expression, compile_text
 from .values import ExpansionError, Variable, Variables, Word, as_scalar, items_of, show
-
-#: Values that one expansion may copy: far more than any net, few enough to be made in a second.
-MAX_VALUES = 600_000
 
 
 @contextlib.contextmanager
@@ -25,7 +23,7 @@ def located(offset: int) -> Iterator[None]:
 
 
 class Copier:
-    """Evaluates values and copies fields; counts what it makes."""
+    """Evaluates values and copies fields; counts them, as many as a text may have."""
 
     def __init__(self) -> None:
         self.made = 0
@@ -152,7 +150,7 @@ def _scalar(value: Scalar, variables: Variables) -> Variable:
     if value.kind == "name":
         if content == "none" and not value.negative:
             return None
-        return Word(f"-{content}" if value.negative else content)
+        return Word(f"-{content!s}" if value.negative else content)
     try:
         if value.kind == "integer":
             return integer(value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import ConfigError, Source, nearest
@@ -11,8 +11,9 @@ from ..tree import Block, Field, Root, Scalar, Value
 from .copies import Copier, located
 from .definitions import Definition, define, is_required, named_values, split, twice, value_of
 from .includes import Includes
-from .names import Inner, Names
+from .names import Names
 from .origins import ExpandedSource, Frame
+from .settings import Settings
 from .uses import RULES, Use, check_kind, single
 from .values import Blob, ExpansionError, Variable, Variables, from_python, show
 
@@ -29,18 +30,18 @@ def expand(
     source: Source,
     keywords: frozenset[str] = KEYWORDS,
     folder: Path | None = None,
-    settings: Mapping[str, object] | None = None,
+    settings: Settings | None = None,
 ) -> tuple[Block, ExpandedSource]:
     """The plain tree that the short form ``tree`` stands for, and the source of its offsets.
 
     ``keywords`` are the words that the message has no field for, ``folder`` the one to include
-    from besides the library, ``settings`` values for the file's variables. Raises ConfigError.
+    from besides the library, ``settings`` values for the file's variables, which the file marks as
+    known. Raises ConfigError.
     """
     expanded = ExpandedSource(source.name, source.text)
-    expander = _Expander(expanded, keywords, Includes(source.name, folder), dict(settings or {}))
+    expander = _Expander(expanded, keywords, Includes(source.name, folder), settings or Settings())
     try:
         expander.file(tree, expanded.add(source))
-        expander.check_settings()
     except ExpansionError as error:
         problem = Problem(max(error.offset, 0), error.message, error.related)
         raise ConfigError(problem.fault(expanded)) from None
@@ -57,7 +58,7 @@ class _Expander:
         source: ExpandedSource,
         keywords: frozenset[str],
         includes: Includes,
-        settings: dict[str, object],
+        settings: Settings,
     ) -> None:
         self.out: list[Field] = []
         self._source = source
@@ -86,14 +87,6 @@ class _Expander:
             else:
                 self._include(part, frame.base)
 
-    def check_settings(self) -> None:
-        """Refuse settings of variables that the file does not have."""
-        for name in self._settings:
-            if name not in self._given:
-                hint = nearest(name, self._given)
-                known = f" (it has {', '.join(self._given)})" if self._given else ""
-                raise ConfigError(f"{self._source.name}: has no variable {name!r}{hint or known}")
-
     def _define(self, part: Field, frame: Frame) -> None:
         for value in part.values:
             if not isinstance(value, Block):
@@ -111,6 +104,7 @@ class _Expander:
         """The file's own variables, which settings may override."""
         for named in named_values(part, base):
             name, offset = named.name, base + named.offset
+            self._settings.known.setdefault(name, None)
             if name in self._given:
                 raise twice(named, base, self._given[name])
             self._given[name] = offset

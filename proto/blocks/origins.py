@@ -17,7 +17,10 @@ from .values import Variable, show_all
 
 @dataclass(slots=True)
 class Frame:
-    """A copy of parts of ``source`` at offsets from ``base``; ``caller`` is the offset of its use."""
+    """A copy of parts of ``source`` at offsets from ``base``.
+
+    ``caller`` is the offset of its use, ``title`` and ``values`` what was used and with what.
+    """
 
     base: int
     source: Source

@@ -42,7 +42,7 @@ class ExpansionError(Exception):
 
 
 class Variables(dict[str, Variable]):
-    """The variables in sight; ``last`` is asked for from ``names`` because each layer changes it."""
+    """The variables in sight; ``last``, which each layer changes, is asked for from ``names``."""
 
     __slots__ = ("names",)
 
@@ -109,7 +109,7 @@ def as_scalar(value: Variable, offset: int) -> Scalar:
 
 
 def from_python(value: object, default: Variable) -> Variable:
-    """A value given from outside (``--set``, the Python API) as a variable of ``default``'s kind."""
+    """A value given from outside (``--set``, Python) as a variable of ``default``'s kind."""
     if isinstance(value, bool):
         return Word(str(value).lower())
     if isinstance(value, Word) and not isinstance(default, Word) and isinstance(default, str):
