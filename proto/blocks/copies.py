@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from ..syntax import MAX_VALUES
 from ..tree import Block, Field, Items, Range, Scalar, Value, integer
 from .expressions import calculate, compile_expression, compile_text
 from .values import ExpansionError, Variable, Variables, Word, as_scalar, items_of, show
+
+#: Values that one expansion may make: many times those of any net, few enough to be made soon.
+MAX_VALUES = 100_000
 
 
 @contextlib.contextmanager
@@ -23,7 +25,7 @@ def located(offset: int) -> Iterator[None]:
 
 
 class Copier:
-    """Evaluates values and copies fields; counts them, as many as a text may have."""
+    """Evaluates values and copies fields; counts what it makes."""
 
     def __init__(self) -> None:
         self.made = 0

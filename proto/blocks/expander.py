@@ -20,9 +20,10 @@ from .values import Blob, ExpansionError, Variable, Variables, from_python, show
 #: Words that begin something new where a plain message has no field of that name.
 KEYWORDS = frozenset({"block", "include", "repeat", "with"})
 
-#: Layers that one file may expand to, and uses and turns on the way there.
+#: Layers that one file may expand to, uses and turns on the way there, and uses inside each other.
 MAX_LAYERS = 20_000
-MAX_STEPS = 50_000
+MAX_STEPS = 20_000
+MAX_NESTING = 30
 
 
 def expand(
@@ -271,6 +272,8 @@ class _Expander:
         if definition.name in self._active:
             way = " uses ".join([*self._active, definition.name])
             raise ExpansionError(f"block {definition.name!r} uses itself: {way}", use.offset)
+        if len(self._active) >= MAX_NESTING:
+            raise ExpansionError(f"blocks are nested more than {MAX_NESTING} deep", use.offset)
         names, variables = use.open(outer, around, self._globals)
         outer_rules = self._rules
         rules = [copy for copy in use.copies if copy.name in RULES]
