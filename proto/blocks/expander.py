@@ -21,7 +21,7 @@ from .values import Blob, ExpansionError, Variable, Variables, from_python, show
 KEYWORDS = frozenset({"block", "include", "repeat", "with"})
 
 #: Layers that one file may expand to, uses and turns on the way there, and uses inside each other.
-MAX_LAYERS = 20_000
+MAX_LAYERS = 10_000
 MAX_STEPS = 20_000
 MAX_NESTING = 30
 
