@@ -97,13 +97,15 @@ class Source:
 class Location:
     """A place in a source: line and column count from 1.
 
-    ``parent`` is the place that led here (the use of a block, the include of a file).
+    ``parent`` is the place that led here (the use of a block, the include of a file); ``note``
+    says how this place was used: the block, and the values it was given.
     """
 
     source: Source
     line: int
     column: int
     parent: Location | None = None
+    note: str = ""
 
     def __str__(self) -> str:
         return f"{self.source.name}:{self.line}:{self.column}"
@@ -137,7 +139,8 @@ class Fault:
             lines.append(place.excerpt())
             while place.parent is not None:
                 place = place.parent
-                lines += [f"  used at {place}", place.excerpt()]
+                how = f" ({place.note})" if place.note else ""
+                lines += [f"  used at {place}{how}", place.excerpt()]
         for note, where in self.related:
             lines += [f"  {where}: {note}", where.excerpt()]
         return "\n".join(lines)

@@ -7,39 +7,61 @@ each is one ConfigError that names the path.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
 from .atomic import write_atomically
+from .blocks import Settings
 from .caffe_pb2 import NetParameter, SolverParameter
-from .errors import ConfigError, Fault, Location
+from .errors import ConfigError, Fault, Location, Source
 from .positions import Document, Node
+from .reading import AnyPath, read_bytes, read_text
+from .syntax import read
 from .text import parse, to_text
 from .upgrade import NetUpgrade, Note, upgrade_net, upgrade_solver
 
 M = TypeVar("M", bound=Message)
-AnyPath = str | os.PathLike[str]
+Variables = Mapping[str, object]
 
-#: Prototxt files larger than this are refused before they are read.
-MAX_TEXT_BYTES = 16 * 2**20
 #: Protobuf cannot hold a message of 2 GiB or more.
 MAX_MESSAGE_BYTES = 2**31 - 1
 
 
-def read_net(path: AnyPath) -> Document[NetParameter]:
-    """The net of a prototxt file, in the current format, with its places in the file."""
-    return upgraded(parse(read_text(path), NetParameter, os.fspath(path)))
+def read_net(path: AnyPath, variables: Variables | None = None) -> Document[NetParameter]:
+    """The net of a prototxt file, in the current format, with its places in the file.
+
+    ``variables`` are values for variables of the file (see docs/blocks.md); each must be one it
+    has, or one that a file read before with the same Settings has.
+    """
+    settings = Settings(variables)
+    document = read_prototxt(path, NetParameter, settings)
+    settings.check(os.fspath(path))
+    return upgraded(document)
 
 
-def read_solver(path: AnyPath) -> Document[SolverParameter]:
+def read_prototxt(
+    path: AnyPath, message_class: type[M], variables: Variables | None = None
+) -> Document[M]:
+    """The message of a prototxt file as it is written, with blocks and variables expanded."""
+    name = os.fspath(path)
+    folder = Path(name).parent
+    return parse(read_text(path), message_class, name, folder=folder, variables=variables)
+
+
+def read_solver(path: AnyPath, variables: Variables | None = None) -> Document[SolverParameter]:
     """The solver of a prototxt file, in the current format.
+
+    ``variables`` are values for its variables, or for those of the nets that it names: they stay
+    with the document.
 
     A missing ``snapshot_prefix`` becomes the file's path without its ending; one that is a folder
     gets the file's name inside it (both as in Caffe).
     """
-    document = parse(read_text(path), SolverParameter, os.fspath(path))
+    settings = Settings(variables)
+    document = read_prototxt(path, SolverParameter, settings)
     try:
         solver = upgrade_solver(document.message)
     except ValueError as error:
@@ -51,7 +73,26 @@ def read_solver(path: AnyPath) -> Document[SolverParameter]:
         solver.snapshot_prefix = str(prefix)
     elif os.path.isdir(solver.snapshot_prefix):
         solver.snapshot_prefix = os.path.join(solver.snapshot_prefix, prefix.name)
-    return Document(solver, document.root)
+    return Document(solver, document.root, settings)
+
+
+def read_net_or_solver(
+    path: AnyPath, variables: Variables | None = None
+) -> Document[NetParameter] | Document[SolverParameter]:
+    """A prototxt file as it is written, expanded: a net, or a solver if its fields are one's."""
+    name = os.fspath(path)
+    tree, _ = read(Source(name, read_text(path)))
+    used = {field.name for field in tree.fields}
+    solver = {field.name for field in SolverParameter.DESCRIPTOR.fields}
+    net = {field.name for field in NetParameter.DESCRIPTOR.fields}
+    settings = Settings(variables)
+    document: Document[NetParameter] | Document[SolverParameter]
+    if len(used & solver) > len(used & net):
+        document = read_prototxt(path, SolverParameter, settings)
+    else:
+        document = read_prototxt(path, NetParameter, settings)
+    settings.check(name)
+    return document
 
 
 def upgraded(document: Document[NetParameter]) -> Document[NetParameter]:
@@ -98,35 +139,6 @@ def _flattened(layer: Node) -> Node:
     fields = {**(nested[0].fields or {}), **(layer.fields or {})}
     del fields["layer"]
     return Node(layer.source, layer.offset, fields, layer.parent)
-
-
-def read_text(path: AnyPath, limit: int = MAX_TEXT_BYTES) -> str:
-    """The text of a prototxt file; its size is checked before it is read.
-
-    Bytes that are not UTF-8 come as lone surrogates: in a comment they do no harm.
-    """
-    raw = read_bytes(path, limit)
-    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise ConfigError(f"{path}: is UTF-16 text; save it as UTF-8")
-    if b"\0" in raw:
-        raise ConfigError(f"{path}: is a binary file, but must be prototxt (text)")
-    return raw.decode("utf-8", "surrogateescape")
-
-
-def read_bytes(path: AnyPath, limit: int) -> bytes:
-    """The content of a file of at most ``limit`` bytes."""
-    try:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size <= limit:
-                raw = file.read(limit + 1)  # pipes have no size before they are read
-                size = len(raw)
-    except OSError as error:
-        reason = (error.strerror or "cannot be read").lower()
-        raise ConfigError(f"{path}: {reason}") from None
-    if size > limit:
-        raise ConfigError(f"{path}: is {size:,} bytes; at most {limit:,} can be read")
-    return raw
 
 
 def read_message(path: AnyPath, message_class: type[M]) -> M:

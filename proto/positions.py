@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from google.protobuf.message import Message
@@ -74,10 +74,14 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Document(Generic[M]):
-    """A message and the positions of its fields; ``root`` is None if it was not text."""
+    """A message and the positions of its fields; ``root`` is None if it was not text.
+
+    ``variables`` are the values given for variables of the file and of those it names.
+    """
 
     message: M
     root: Node | None = None
+    variables: Mapping[str, object] = field(default_factory=dict)
 
     def nodes(self, name: str) -> Iterator[Node | None]:
         """One node per value of the repeated field ``name`` (None where there is no text)."""

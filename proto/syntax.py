@@ -10,6 +10,11 @@ Caffe's own reader takes it:
     list   = "[" [ value or block { "," value or block } ] "]"
     value  = ["-"] number | ["-"] name | string { string }
 
+and, for the short form of nets (:mod:`.blocks`), which marks the tree as ``extended``:
+
+    value  = ... | ["-"] "$" name | ["-"] "${" expression "}"
+    list   = a value may also be a list, or a range: value ".." value
+
 Comments run from ``#`` to the end of the line. Strings stand in single or double quotes on one
 line, with C's escapes; strings next to each other are joined.
 """
@@ -21,6 +26,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .errors import ConfigError, Fault, Source
+from .tree import Block, Field, Items, Range, Root, Scalar, Value
 
 #: How deep blocks may be nested, as in protobuf's own readers.
 MAX_DEPTH = 100
@@ -35,9 +41,11 @@ _TOKEN = re.compile(
     r"""(?:[ \t\r\n\f\v]++|\#[^\n]*+)*+
     (?:(?P<name>[A-Za-z_]\w*+)
     |(?P<string>"[^"\\\n]*+(?:\\.[^"\\\n]*+)*+"|'[^'\\\n]*+(?:\\.[^'\\\n]*+)*+')
-    |(?P<integer>0[xX][0-9a-fA-F]++(?![\w.])|[0-9]++(?![\w.]))
+    |(?P<integer>0[xX][0-9a-fA-F]++(?![\w.])|[0-9]++(?!\w|\.(?!\.)))
     |(?P<float>(?:[0-9]++\.?[0-9]*+|\.[0-9]++)(?:[eE][+-]?[0-9]++)?[fF]?(?![\w.]))
     |(?P<symbol>[{}<>\[\]:;,-])
+    |(?P<expression>\$(?:[A-Za-z_]\w*+|\{[^{}\n]*+\}))
+    |(?P<range>\.\.)
     |(?P<end>\Z)
     |(?P<bad>["'][^\n]*+|[\w.]++|.))""",
     re.VERBOSE | re.ASCII,
@@ -50,58 +58,6 @@ _PLAIN_ESCAPES = {
     b"\\": b"\\", b"?": b"?", b"'": b"'", b'"': b'"',
 }  # fmt: skip
 _CLOSERS = {"{": "}", "<": ">"}
-
-
-class Scalar:
-    """One value: ``kind`` is ``name``, ``string``, ``integer`` or ``float``.
-
-    ``content`` is the text of a name or number without its sign, or the decoded content of a
-    string: str as a rule, bytes where escapes made it something that is not UTF-8.
-    """
-
-    __slots__ = ("content", "kind", "negative", "offset")
-
-    def __init__(self, kind: str, content: str | bytes, offset: int, negative: bool) -> None:
-        self.kind = kind
-        self.content = content
-        self.offset = offset
-        self.negative = negative
-
-    def __str__(self) -> str:
-        """The value as it might be written, shortened for an error message."""
-        content = self.content
-        raw = content if isinstance(content, bytes) else content.encode("utf-8", "replace")
-        text = raw.decode("utf-8", "replace")
-        text = text if len(text) <= 60 else f"{text[:57]}..."
-        return f'"{text}"' if self.kind == "string" else f"{'-' if self.negative else ''}{text}"
-
-
-class Block:
-    """The fields between braces, or those of the whole file.
-
-    ``closed`` is False where the text ended before the closing brace.
-    """
-
-    __slots__ = ("closed", "fields", "offset")
-
-    def __init__(self, offset: int) -> None:
-        self.offset = offset
-        self.fields: list[Field] = []
-        self.closed = True
-
-
-class Field:
-    """A name with its value, or with the values of a ``[list]`` (then ``listed`` is True)."""
-
-    __slots__ = ("listed", "name", "offset", "values")
-
-    def __init__(
-        self, name: str, offset: int, values: list[Scalar | Block], listed: bool = False
-    ) -> None:
-        self.name = name
-        self.offset = offset
-        self.values = values
-        self.listed = listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,14 +77,15 @@ class TooManyFaultsError(Exception):
     """Ends the reading of a text that will not make sense any more."""
 
 
-def read(source: Source) -> tuple[Block, list[Problem]]:
+def read(source: Source) -> tuple[Root, list[Problem]]:
     """The tree of ``source``'s fields, and the syntax faults in the order of the text."""
     reader = _Reader(source.text)
-    root = Block(0)
+    root = Root(0)
     try:
         reader.read_fields(root, None)
     except TooManyFaultsError:
         root.fields.clear()  # half a tree would only bring faults that follow from the cut
+    root.extended = reader.extended
     return root, reader.problems
 
 
@@ -166,6 +123,7 @@ class _Reader:
 
     def __init__(self, text: str) -> None:
         self.problems: list[Problem] = []
+        self.extended = False
         self._whole = text
         self._matches: Iterator[re.Match[str]] = _TOKEN.finditer(text)
         self._depth = 0
@@ -236,7 +194,7 @@ class _Reader:
             if self.kind == "symbol" and self.text in "{<":
                 block.fields.append(Field(name, offset, [self._read_block(offset)]))
             elif self.kind == "symbol" and self.text == "[":
-                values: list[Scalar | Block] = []
+                values: list[Value] = []
                 block.fields.append(Field(name, offset, values, listed=True))
                 self._read_list(values)
             else:
@@ -274,9 +232,7 @@ class _Reader:
 
     def _read_block(self, offset: int) -> Block:
         """The block that begins here; ``offset`` is where its field's name stands."""
-        if self._depth >= MAX_DEPTH:
-            self.report(f"blocks are nested more than {MAX_DEPTH} deep", self.offset)
-            raise TooManyFaultsError
+        self._check_depth()
         closer = _CLOSERS[self.text]
         opener = self.offset
         block = Block(offset)
@@ -289,20 +245,17 @@ class _Reader:
             self.report("this block is never closed", opener)
         return block
 
-    def _read_list(self, values: list[Scalar | Block]) -> None:
+    def _read_list(self, values: list[Value]) -> None:
         opener = self.offset
         self.advance()
         if self.take("]"):
             return
         while True:
             self._count()
-            if self.kind == "symbol" and self.text in "{<":
-                values.append(self._read_block(self.offset))
-            else:
-                value = self._read_scalar("a value of the list")
-                if value is None:
-                    return
-                values.append(value)
+            value = self._read_item()
+            if value is None:
+                return
+            values.append(value)
             if self.take("]"):
                 return
             if not self.take(","):
@@ -311,6 +264,34 @@ class _Reader:
                 self.report(f"expected ',' or ']', got {got}", self.offset, opened)
                 self._skip_line(list_too=True)
                 return
+
+    def _read_item(self) -> Value | None:
+        """One value of a list; None, after a report, if there is none."""
+        if self.kind == "symbol" and self.text in "{<":
+            return self._read_block(self.offset)
+        if self.kind == "symbol" and self.text == "[":
+            return self._read_inner_list()
+        low = self._read_scalar("a value of the list")
+        if low is None or self.kind != "range":
+            return low
+        self.extended = True
+        self.advance()
+        high = self._read_scalar("the end of the range")
+        return None if high is None else Range(low, high)
+
+    def _read_inner_list(self) -> Value:
+        self._check_depth()
+        self.extended = True
+        items = Items(self.offset, [])
+        self._depth += 1
+        self._read_list(items.values)
+        self._depth -= 1
+        return items
+
+    def _check_depth(self) -> None:
+        if self._depth >= MAX_DEPTH:
+            self.report(f"blocks are nested more than {MAX_DEPTH} deep", self.offset)
+            raise TooManyFaultsError
 
     def _read_scalar(self, wanted: str) -> Scalar | None:
         """The value that stands here; None, after a report, if there is none."""
@@ -323,6 +304,11 @@ class _Reader:
             return value
         if kind == "string" and not negative:
             return self._read_strings(offset)
+        if kind == "expression":
+            self.extended = True
+            text = self.text[2:-1] if self.text[1] == "{" else self.text[1:]
+            self.advance()
+            return Scalar("expression", text, offset, negative)
         self._report_unexpected(wanted)
         if self.kind != "end" and not (self.kind == "symbol" and self.text in "}>"):
             self._skip_line(list_too=True)
@@ -352,6 +338,8 @@ class _Reader:
             self.report("this string is never closed: strings end on their line", self.offset)
         elif self.kind == "end":
             self.report(f"expected {wanted}, got the end of the text", self._end)
+        elif self.text == "$":
+            self.report("expected a variable as $name or an expression as ${...}", self.offset)
         else:
             self.report(f"expected {wanted}, got {self.text[:60]!r}", self.offset)
 
@@ -381,6 +369,11 @@ class _Reader:
 
 
 def refuse(source: Source, problems: list[Problem]) -> ConfigError:
-    """One error for all ``problems``, in the order of the text."""
+    """One error for all ``problems``, in the order of the text.
+
+    What is wrong in a block that is used many times is told for its first use only.
+    """
     ordered = sorted(problems, key=lambda problem: problem.offset)
-    return ConfigError(problem.fault(source) for problem in ordered[:MAX_FAULTS])
+    faults = [problem.fault(source) for problem in ordered]
+    told = {(str(fault.location), fault.message): fault for fault in reversed(faults)}
+    return ConfigError(list(reversed(told.values()))[:MAX_FAULTS])

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from google.protobuf import text_format
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
 
+from . import blocks
 from .errors import Source, nearest
 from .positions import Document, Node
-from .syntax import Block, Field, Problem, Scalar, read, refuse
+from .syntax import Problem, read, refuse
+from .tree import Block, Field, Scalar, Value, integer
 
 M = TypeVar("M", bound=Message)
 
@@ -27,16 +30,34 @@ _TRUE = frozenset({"true", "True", "t"})
 _INFINITE = frozenset({"inf", "infinity"})
 
 
-def parse(text: str, message_class: type[M], name: str = "<text>") -> Document[M]:
+def parse(
+    text: str,
+    message_class: type[M],
+    name: str = "<text>",
+    *,
+    folder: Path | None = None,
+    variables: Mapping[str, object] | None = None,
+) -> Document[M]:
     """The message that ``text`` describes, with the place of each of its fields.
 
-    ``name`` is what error messages call the text, usually its path. Raises ConfigError with every
-    independent fault of the text: syntax, unknown fields, values of the wrong kind or out of
+    ``name`` is what error messages call the text, usually its path. A text in the short form
+    (:mod:`.blocks`) is expanded; it may include files from ``folder``, and ``variables`` are
+    values for its variables; if they are Settings, the caller checks them. Raises ConfigError with
+    every independent fault of the text: syntax, unknown fields, values of the wrong kind or out of
     range, singular fields given twice, required fields that are missing.
     """
     source = Source(name, text.removeprefix("\ufeff"))
     tree, problems = read(source)
-    document, more = build(tree, message_class, source)
+    plain: Block = tree
+    keywords = blocks.KEYWORDS - _schema(message_class.DESCRIPTOR).slots.keys()
+    if tree.extended or variables or any(field.name in keywords for field in tree.fields):
+        if problems:
+            raise refuse(source, problems)
+        settings = blocks.Settings(variables)
+        plain, source = blocks.expand(tree, source, keywords, folder, settings)
+        if not isinstance(variables, blocks.Settings):
+            settings.check(name)
+    document, more = build(plain, message_class, source)
     if problems or more:
         raise refuse(source, problems + more)
     return document
@@ -146,7 +167,7 @@ class _Builder:
         message: Message,
         slot: _Slot,
         field: Field,
-        value: Scalar | Block,
+        value: Value,
         here: list[Node],
         around: tuple[_Schema, ...],
     ) -> list[Field]:
@@ -162,6 +183,7 @@ class _Builder:
             else:
                 inner.SetInParent()
             return self.fill(inner, value, node, around)
+        assert isinstance(value, Scalar)  # lists and ranges are gone once a tree is expanded
         here.append(Node(self.source, value.offset))
         try:
             converted = slot.convert(value)
@@ -237,19 +259,8 @@ def _to_bytes(value: Scalar) -> bytes:
     return value.content.encode("utf-8", "surrogateescape")
 
 
-def _integer(value: Scalar) -> int:
-    text = value.content
-    if value.kind != "integer" or not isinstance(text, str) or len(text) > 40:
-        raise ValueError(value)
-    if text[:1] == "0" and len(text) > 1:
-        number = int(text, 16) if text[1] in "xX" else int(text, 8)
-    else:
-        number = int(text)
-    return -number if value.negative else number
-
-
 def _to_integer(low: int, high: int, value: Scalar) -> int:
-    number = _integer(value)
+    number = integer(value)
     if not low <= number <= high:
         raise ValueError(value)
     return number
@@ -287,7 +298,7 @@ def _to_enum(enum: EnumDescriptor, value: Scalar) -> int:
     if value.kind == "name" and not value.negative:
         found = enum.values_by_name.get(str(value.content))
     else:
-        found = enum.values_by_number.get(_integer(value))
+        found = enum.values_by_number.get(integer(value))
     if found is None:
         raise ValueError(value)
     return int(found.number)

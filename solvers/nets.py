@@ -129,4 +129,4 @@ def _read(document: SolverDocument, origin: str, index: int, path: str) -> Docum
         raise ConfigError(
             Fault(f"{origin}: {path}: {reason}", place(document, f"{origin}.{index}"))
         ) from None
-    return read_net(path)
+    return read_net(path, document.variables)

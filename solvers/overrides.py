@@ -30,7 +30,7 @@ def apply(document: SolverDocument, assignments: Sequence[str]) -> SolverDocumen
     """
     solver = SolverParameter()
     solver.CopyFrom(document.message)
-    result = Document(solver, document.root)
+    result = Document(solver, document.root, document.variables)
     faults: list[Fault] = []
     for assignment in assignments:
         try:
@@ -73,14 +73,14 @@ def _inlined(document: SolverDocument) -> tuple[SolverDocument, str]:
             return document, inline
         if not solver.HasField(name):
             continue
-        net = read_net(getattr(solver, name))
+        net = read_net(getattr(solver, name), document.variables)
         getattr(solver, inline).CopyFrom(net.message)
         solver.ClearField(name)
         root = document.root
         if root is not None and net.root is not None:
             fields = {**(root.fields or {}), inline: [net.root]}
             root = Node(root.source, root.offset, fields, root.parent)
-        return Document(solver, root), inline
+        return Document(solver, root, document.variables), inline
     raise ValueError("the solver names no net")
 
 

@@ -264,7 +264,7 @@ def _read(source: SolverSource) -> SolverDocument:
         return read_solver(source)
     if isinstance(source, SolverParameter):
         source = Document(source)
-    return Document(upgrade_solver(source.message), source.root)
+    return Document(upgrade_solver(source.message), source.root, source.variables)
 
 
 def _seed(parameters: SolverParameter) -> int:

@@ -1,0 +1,187 @@
+"""From the net that is trained to the net that is used: Input for data, no losses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from ..layers.base import Context, Layer, Shape
+from ..layers.losses import LossLayer
+from ..layers.registry import find
+from ..layers.source import DataSource
+from ..proto import caffe_pb2
+from ..proto.caffe_pb2 import LayerParameter, NetParameter
+from ..proto.errors import ConfigError, DataError, Fault, LayerError
+from ..proto.positions import Document
+from .state import LayerSpec, State, effective_layers
+
+#: The stage in which a net's layers for deployment alone are chosen.
+STAGE = "deploy"
+
+#: What takes the place of a loss, to give what the loss is computed from; other losses leave their
+#: first bottom as the net's output.
+_ACTIVATIONS = {"SoftmaxWithLoss": "Softmax", "SigmoidCrossEntropyLoss": "Sigmoid"}
+#: Parts of a data layer's preprocessing that a net in use needs as well.
+_PREPROCESSING = ("scale", "crop_size", "mean_file", "mean_value", "force_color", "force_gray")
+_RESIZING = ("new_height", "new_width", "is_color")
+
+
+def deploy(
+    document: Document[NetParameter], shapes: Mapping[str, Sequence[int]] | None = None
+) -> NetParameter:
+    """The net for deployment: the layers of phase TEST and stage ``deploy`` that lead to outputs.
+
+    Data layers become Input layers of one item, with the preprocessing in their
+    ``transform_param`` (images of an ImageData layer: also their size in its
+    ``image_data_param``), which Caffe's Input layer leaves alone. Losses and accuracies go, with
+    all that only they needed: labels, and heads whose loss weighs less than the largest.
+    SoftmaxWithLoss becomes Softmax, as in Caffe's deploy nets, SigmoidCrossEntropyLoss Sigmoid.
+    Nothing is folded, and names stay, so that the trained weights fit.
+
+    ``shapes`` gives shapes of inputs by their blob; the others must be known from the data layer.
+    ConfigError if they are not.
+    """
+    faults: list[Fault] = []
+    state = State(caffe_pb2.TEST, stages=frozenset({STAGE}))
+    specs = effective_layers(document, state, faults)
+    if faults:
+        raise ConfigError(faults)
+    layers = [spec.message for spec in specs]
+    losses, ends = _main_losses(layers), set(_outputs(layers))
+    needed = ends | {loss.bottom[0] for loss in losses}
+    kept: list[LayerParameter] = []
+    for spec in reversed(specs):
+        layer = spec.message
+        if any(layer is loss for loss in losses):
+            kept += _activation(layer, len(losses))
+        if _is_measure(layer) or needed.isdisjoint(layer.top):
+            continue
+        if _is_source(layer):
+            kept += _inputs(spec, needed, shapes or {})
+        else:
+            needed.update(layer.bottom)
+            kept.append(_plain(layer))
+    if not kept:
+        raise ConfigError("nothing is left of the net without its data, losses and accuracies")
+    return NetParameter(name=document.message.name, layer=reversed(kept))
+
+
+def _class(layer: LayerParameter) -> type:
+    try:
+        return find(layer.type)
+    except LayerError:
+        return Layer  # what is unknown here may be known to the tool the net is for
+
+
+def _is_source(layer: LayerParameter) -> bool:
+    return issubclass(_class(layer), DataSource)
+
+
+def _is_loss(layer: LayerParameter) -> bool:
+    return issubclass(_class(layer), LossLayer)
+
+
+def _is_measure(layer: LayerParameter) -> bool:
+    return layer.type == "Accuracy" or _is_loss(layer)
+
+
+def _main_losses(layers: Iterable[LayerParameter]) -> list[LayerParameter]:
+    """The losses of the largest weight; those that weigh less only help the training."""
+    weights = [
+        (layer.loss_weight[0] if layer.loss_weight else 1.0, layer)
+        for layer in layers
+        if _is_loss(layer) and layer.bottom
+    ]
+    largest = max((weight for weight, _ in weights), default=0.0)
+    return [layer for weight, layer in weights if weight == largest]
+
+
+def _outputs(layers: Iterable[LayerParameter]) -> list[str]:
+    """The blobs that no layer reads, apart from losses, accuracies and data."""
+    waiting: dict[str, LayerParameter] = {}
+    for layer in layers:
+        for blob in layer.bottom:
+            waiting.pop(blob, None)
+        waiting.update(dict.fromkeys(layer.top, layer))
+    return [
+        blob for blob, layer in waiting.items() if not _is_measure(layer) and not _is_source(layer)
+    ]
+
+
+def _plain(layer: LayerParameter) -> LayerParameter:
+    """The layer without what only training and choosing need."""
+    plain = LayerParameter()
+    plain.CopyFrom(layer)
+    for field in ("phase", "include", "exclude", "loss_weight", "propagate_down"):
+        plain.ClearField(field)
+    return plain
+
+
+def _activation(loss: LayerParameter, count: int) -> list[LayerParameter]:
+    """The layer in place of a loss, called ``prob`` if there is only one."""
+    kind = _ACTIVATIONS.get(loss.type)
+    if kind is None:
+        return []
+    name = "prob" if count == 1 else f"{loss.name}/prob"
+    layer = LayerParameter(name=name, type=kind, bottom=loss.bottom[:1], top=[name])
+    if loss.HasField("softmax_param"):
+        layer.softmax_param.CopyFrom(loss.softmax_param)
+    return [layer]
+
+
+def _inputs(
+    spec: LayerSpec, needed: set[str], shapes: Mapping[str, Sequence[int]]
+) -> list[LayerParameter]:
+    """Input layers for the tops of a data layer that are needed, the last first."""
+    inputs = []
+    for index, blob in reversed(list(enumerate(spec.message.top))):
+        if blob not in needed:
+            continue
+        shape = shapes.get(blob) or _shape(spec, index)
+        layer = LayerParameter(name=blob, type="Input", top=[blob])
+        layer.input_param.shape.add(dim=shape)
+        if index == 0:
+            _record(spec.message, layer)
+        inputs.append(layer)
+    return inputs
+
+
+def _record(data: LayerParameter, layer: LayerParameter) -> None:
+    """Copy the preprocessing of a data layer to its Input layer."""
+    for field in data.transform_param.DESCRIPTOR.fields:
+        if field.name in _PREPROCESSING and _is_set(data.transform_param, field.name):
+            _copy(data.transform_param, layer.transform_param, field.name)
+    for name in _RESIZING:
+        if data.image_data_param.HasField(name):
+            _copy(data.image_data_param, layer.image_data_param, name)
+
+
+def _is_set(message: caffe_pb2.TransformationParameter, name: str) -> bool:
+    return any(field.name == name for field, _ in message.ListFields())
+
+
+def _copy(source: object, target: object, name: str) -> None:
+    value = getattr(source, name)
+    if isinstance(value, str | bool | int | float):
+        setattr(target, name, value)
+    else:
+        getattr(target, name).extend(value)
+
+
+def _shape(spec: LayerSpec, index: int) -> Shape:
+    """The shape of one item of a data layer's top."""
+    layer = spec.message
+    transform = layer.transform_param
+    channels = 3 if transform.force_color or len(transform.mean_value) == 3 else 0
+    if index == 0 and transform.crop_size and (channels or transform.force_gray):
+        return (1, channels or 1, transform.crop_size, transform.crop_size)
+    cls = _class(layer)
+    assert issubclass(cls, DataSource)
+    try:
+        source = cls.from_message(layer, Context(num_tops=len(layer.top), phase=caffe_pb2.TEST))
+    except (LayerError, DataError) as error:
+        blob = layer.top[index]
+        message = f"the shape of {blob!r} is not known; give it as --shape {blob}=1,3,224,224"
+        raise ConfigError(spec.fault(f"{message} ({error})")) from None
+    shape = tuple(source.shapes[index])
+    source.close()
+    return shape if layer.type == "Input" else (1, *shape[1:])

@@ -1,0 +1,58 @@
+"""``cortado expand`` and ``cortado deploy``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cortado
+import pytest
+from cortado.proto.caffe_pb2 import NetParameter, SolverParameter
+from cortado.tools.cli import main
+from google.protobuf import text_format
+
+NET = str(Path(cortado.__file__).parent / "model_zoo" / "vgg19" / "net.prototxt")
+
+
+def output(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert main(arguments) == 0
+    return capsys.readouterr().out
+
+
+def test_prints_plain_prototxt_byte_for_byte_the_same(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    text = output(capsys, "expand", NET)
+    net = text_format.Parse(text, NetParameter())
+    assert [layer.name for layer in net.layer][-4:] == ["fc8", "accuracy", "accuracy_top5", "loss"]
+    assert output(capsys, "expand", NET) == text
+    plain = tmp_path / "plain.prototxt"
+    plain.write_text(text)
+    assert output(capsys, "expand", str(plain)) == text
+
+
+def test_solvers_and_settings(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "solver.prototxt"
+    path.write_text('with { gpus: 1 } net: "n.prototxt" base_lr: ${0.1 * gpus} lr_policy: "fixed"')
+    text = output(capsys, "expand", str(path), "--set", "gpus=4")
+    assert text_format.Parse(text, SolverParameter()).base_lr == pytest.approx(0.4)
+    assert main(["expand", str(path), "--set", "gpu=4"]) == 2
+    assert "has no variable 'gpu'; did you mean 'gpus'?" in capsys.readouterr().err
+    assert main(["expand", str(path), "--set", "gpus"]) == 2
+    assert "--set gpus: must be name=value" in capsys.readouterr().err
+
+
+def test_tree_shows_blocks(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = output(capsys, "expand", "--tree", NET).splitlines()
+    assert lines[0].startswith("imagenet crop: 224")
+    assert lines[1] == "  data (Data)"
+    assert "      conv1_2 (Convolution)" in lines
+
+
+def test_deploy_prints_a_net_for_use(capsys: pytest.CaptureFixture[str]) -> None:
+    net = text_format.Parse(output(capsys, "deploy", NET), NetParameter())
+    assert (net.layer[0].type, net.layer[-1].type) == ("Input", "Softmax")
+    again = output(capsys, "deploy", NET, "--shape", "data=2,3,64,64")
+    shape = text_format.Parse(again, NetParameter()).layer[0].input_param.shape[0]
+    assert list(shape.dim) == [2, 3, 64, 64]
+    assert main(["deploy", NET, "--shape", "data=2,x"]) == 2
+    assert "must be a blob and its sizes" in capsys.readouterr().err
