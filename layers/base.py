@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from ..proto import caffe_pb2
 from ..proto.errors import LayerError
+from .arguments import arguments, matching
 from .fillers import Filler, constant
 
 Shape = tuple[int, ...]
@@ -115,9 +116,14 @@ class Layer(nn.Module):
     def from_message(cls, message: caffe_pb2.LayerParameter, context: Context) -> Layer:
         """Build the layer that ``message`` declares, for bottoms of ``context.shapes``.
 
-        Raises LayerError, with the field's path, for a value that cannot work.
+        Unless a subclass does otherwise, each argument of the constructor is the field of this
+        name in the layer's own message; an argument ``context`` is the context. Raises LayerError,
+        with the field's path, for a value that cannot work.
         """
-        return cls()
+        given: dict[str, Any] = {"context": context}
+        if cls.message_field:
+            given.update(arguments(getattr(message, cls.message_field), cls.message_field))
+        return cls(**matching(cls, given))
 
     def add_blob(
         self, name: str, shape: Sequence[int], filler: Filler | None = None, learnable: bool = True

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -57,6 +58,11 @@ def from_message(message: caffe_pb2.FillerParameter, path: str = "filler") -> Fi
             f"sparse works with type 'gaussian' only, got type {message.type!r}", f"{path}.sparse"
         )
     return _readers[message.type](message, path)
+
+
+def named(name: str, **fields: Any) -> Filler:
+    """The filler of a type and fields that code chooses: ``named("gaussian", std=0.02)``."""
+    return from_message(caffe_pb2.FillerParameter(type=name, **fields))
 
 
 def constant(value: float) -> Filler:

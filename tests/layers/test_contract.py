@@ -10,7 +10,8 @@ from cortado.layers.base import Layer
 from cortado.layers.registry import find, layer_types
 from cortado.proto import caffe_pb2
 from support.goldens import as_tuple, enter_case_folder
-from support.layer_cases import CASES, LayerCase
+from support.layer_case import LayerCase
+from support.layer_cases import CASES
 
 #: Layers that say in their docstring why they cannot be traced.
 UNTRACED = {"Filter", "HDF5Output", "Python"}

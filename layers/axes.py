@@ -1,0 +1,93 @@
+"""Permute, Transpose, Squeeze and Unsqueeze: the same values with the axes elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from ..proto.errors import LayerError
+from .base import Layer, canonical_axis
+from .registry import register
+
+
+@register("Permute")
+class Permute(Layer):
+    """Axis i of the top is axis ``order[i]`` of the bottom.
+
+    Axes that ``order`` does not name follow in their own order, so that ``order: 0 order: 2`` of a
+    bottom ``(N, C, H, W)`` gives ``(N, H, C, W)``.
+    """
+
+    message_field = "permute_param"
+
+    def __init__(self, order: Sequence[int] = ()) -> None:
+        super().__init__()
+        self.order = tuple(order)
+
+    def forward(self, x: Tensor) -> Tensor:
+        named = [canonical_axis(axis, x.dim(), "permute_param.order") for axis in self.order]
+        if len(set(named)) != len(named):
+            raise LayerError(
+                f"order must name each axis once at most, got {list(self.order)}",
+                "permute_param.order",
+            )
+        rest = [axis for axis in range(x.dim()) if axis not in named]
+        return x.permute(*named, *rest)
+
+
+@register("Transpose")
+class Transpose(Layer):
+    """The axes ``axis1`` (-2) and ``axis2`` (-1) change places."""
+
+    message_field = "transpose_param"
+
+    def __init__(self, axis1: int = -2, axis2: int = -1) -> None:
+        super().__init__()
+        self.axis1 = axis1
+        self.axis2 = axis2
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = canonical_axis(self.axis1, x.dim(), "transpose_param.axis1")
+        second = canonical_axis(self.axis2, x.dim(), "transpose_param.axis2")
+        return x.transpose(first, second)
+
+
+@register("Squeeze")
+class Squeeze(Layer):
+    """The axes that ``axis`` names, each of size 1, are removed; all of size 1 if it names none.
+
+    Where the batch may be 1 name the axes: otherwise its axis goes too.
+    """
+
+    message_field = "squeeze_param"
+
+    def __init__(self, axis: Sequence[int] = ()) -> None:
+        super().__init__()
+        self.axis = tuple(axis)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.axis:
+            return x.squeeze()
+        axes = tuple(canonical_axis(axis, x.dim(), "squeeze_param.axis") for axis in self.axis)
+        for axis in axes:
+            if x.shape[axis] != 1:
+                raise LayerError(
+                    f"axis {axis} must have size 1 to be removed, got shape {tuple(x.shape)}",
+                    "squeeze_param.axis",
+                )
+        return x.squeeze(axes)
+
+
+@register("Unsqueeze")
+class Unsqueeze(Layer):
+    """The top has a further axis of size 1, its axis ``axis`` (1; -1 is the last)."""
+
+    message_field = "unsqueeze_param"
+
+    def __init__(self, axis: int = 1) -> None:
+        super().__init__()
+        self.axis = axis
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.unsqueeze(canonical_axis(self.axis, x.dim() + 1, "unsqueeze_param.axis"))
