@@ -24,6 +24,7 @@ class Accuracy(Layer):
     count; where none count the accuracy is 0. It has no gradient.
     """
 
+    takes_class_labels = True
     message_field = "accuracy_param"
     bottoms = exactly(2)
     tops = between(1, 2)

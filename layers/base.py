@@ -94,6 +94,9 @@ class Layer(nn.Module):
     default_loss_weight: ClassVar[float] = 0.0
     #: Whether a top may carry the name of a bottom.
     allows_in_place: ClassVar[bool] = False
+    #: Whether the second bottom holds class numbers below the size of the first's ``self.axis``;
+    #: data layers then check them. ``self.ignore_label``, if there is one, is allowed as well.
+    takes_class_labels: ClassVar[bool] = False
     #: False for layers that cannot be asked for gradients (Accuracy, ArgMax ...): the net gives
     #: them detached bottoms.
     differentiable: ClassVar[bool] = True

@@ -48,6 +48,7 @@ class HingeLoss(LossLayer):
     top ``()``. p is 1 with ``norm`` L1, the default, and 2 with L2.
     """
 
+    takes_class_labels = True
     message_field = "hinge_loss_param"
 
     def __init__(self, squared: bool = False) -> None:
@@ -73,6 +74,8 @@ class MultinomialLogisticLoss(LossLayer):
     The labels ``(N)`` are whole numbers from 0 to C - 1 held as floats.
     """
 
+    takes_class_labels = True
+
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
         probabilities, index = _rows(x, labels)
         picked = probabilities.gather(1, index)
@@ -91,6 +94,7 @@ class InfogainLoss(LossLayer):
     ``normalize``. With H the identity this is SoftmaxWithLoss.
     """
 
+    takes_class_labels = True
     message_field = "infogain_loss_param"
     bottoms = between(2, 3)
     tops = between(1, 2)

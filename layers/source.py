@@ -45,6 +45,13 @@ class DataSource:
         """How many records one epoch has; None where there is no such number."""
         return None
 
+    def preprocessing(self, blob: str) -> caffe_pb2.Preprocessing | None:
+        """How images become the first top, called ``blob`` by the net; None if there is no such."""
+        return None
+
+    def expect_labels(self, classes: int, ignored: int | None) -> None:
+        """Refuse labels outside [0, ``classes``) other than ``ignored``; before the first batch."""
+
     def seed(self, seed: int) -> None:
         """Set the seed that sampling and augmentation derive from; before the first batch."""
 

@@ -102,6 +102,26 @@ def _finish(plan: Blueprint, wires: Sequence[graph.Wire]) -> None:
             each.views = tuple(t for t in plan.ties if t.module is each.layer and t.reshapes)
     fed = [top for source in plan.sources for top in source.tops]
     backward.mark(plan.steps, fed, plan.message.force_backward)
+    for source in plan.sources:
+        _expect_labels(source, plan.steps)
+
+
+def _expect_labels(source: SourceStep, steps: Sequence[Step]) -> None:
+    """Let a source check its labels against the classes of the layers that they go into.
+
+    Where one of these layers ignores a label, none refuses it.
+    """
+    if len(source.tops) < 2:
+        return
+    readers = [
+        step
+        for step in steps
+        if step.layer.takes_class_labels and step.bottoms[1] == source.tops[1]
+    ]
+    if readers:
+        classes = min(each.bottom_shapes[0][getattr(each.layer, "axis", 1)] for each in readers)
+        ignored = (getattr(each.layer, "ignore_label", None) for each in readers)
+        source.source.expect_labels(classes, next((i for i in ignored if i is not None), None))
 
 
 def _check_names(order: Sequence[Step | SourceStep], faults: list[Fault]) -> list[Fault]:

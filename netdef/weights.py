@@ -175,6 +175,6 @@ def _numpy(tensor: torch.Tensor) -> np.ndarray:
 def save(net: Net, path: str | Path) -> None:
     """Write the net's weights as a .caffemodel, or as HDF5 if the name ends in ``.h5``."""
     if str(path).endswith(".h5"):
-        write_weights_hdf5(path, collect(net))
+        write_weights_hdf5(path, collect(net), net.to_message())
     else:
         write_weights(path, net.to_message(), collect(net))

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...proto import caffe_pb2
 from ...proto.errors import LayerError
 from ..base import Shape, between
 from ..source import DataSource
@@ -48,6 +49,8 @@ class PrefetchedSource(DataSource, Generic[S]):
     ) -> None:
         self._transform = transform
         self._image_shape = transform.top_shape(first.shape)
+        # Decoded images are BGR whatever the records that are stored raw.
+        self._channel_order = "BGR" if first.interleaved else transform.channel_order
         self._has_bytes = first.pixels.dtype == np.uint8
         self._batch_size = batch_size
         self._name = name
@@ -123,6 +126,22 @@ class PrefetchedSource(DataSource, Generic[S]):
             threads=threads,
             name=f"layer {self._name!r}",
         )
+
+    def expect_labels(self, classes: int, ignored: int | None) -> None:
+        if not self._label_shape:
+            self.num_classes, self.ignore_label = classes, ignored
+
+    def preprocessing(self, blob: str) -> caffe_pb2.Preprocessing | None:
+        if not self._has_bytes:
+            return None
+        message = self._transform.description()
+        channels, height, width = self._image_shape
+        message.blob = blob
+        message.channels, message.height, message.width = channels, height, width
+        message.channel_order = self._channel_order if channels == 3 else ""
+        if channels == 1:
+            message.channel_order = "GRAY"
+        return message
 
     def _labels(self) -> Labels:
         return Labels(self.num_classes, self.ignore_label, self._label_shape, self._one_hot)
