@@ -11,7 +11,7 @@ from .registry import register
 
 @register("DropPath")
 class DropPath(Layer):
-    """TRAIN: each item of the batch becomes 0 with chance ``drop_ratio``, else x / (1 - drop_ratio).
+    """In TRAIN each item of the batch becomes 0 with chance ``drop_ratio``, else x / (1 - ratio).
 
     bottom ``(N, ...)`` -> top of the same shape, also in place. ``drop_ratio`` is 0.1 by default.
     Put before the Eltwise SUM of a residual block it leaves out the branch (stochastic depth). In

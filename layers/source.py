@@ -52,6 +52,10 @@ class DataSource:
         :meth:`next` that names the record.
         """
 
+    def preprocessing(self, blob: str) -> caffe_pb2.Preprocessing | None:
+        """How images become the first top, called ``blob`` by the net; None if there is no such."""
+        return None
+
     def seed(self, seed: int) -> None:
         """Set the seed that sampling and augmentation derive from; before the first batch."""
 
