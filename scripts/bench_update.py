@@ -99,12 +99,16 @@ def seconds(work: Callable[[], object], device: str) -> float:
 def measure(rule: str, device: str, rounds: int, decay: float) -> None:
     fields, kind, arguments = optimisers(decay)[rule]
     solver = SolverParameter(type=rule, base_lr=0.01, weight_decay=decay, **fields)
-    ours = Updater([Parameter(tensor) for tensor in parameters(device)], solver)  # type: ignore[misc]
-    theirs, form = fastest(kind, parameters(device), arguments)
+    mine, others = parameters(device), parameters(device)
+    fresh = [tensor.grad.clone() for tensor in mine]
+    ours = Updater([Parameter(tensor) for tensor in mine], solver)  # type: ignore[misc]
+    theirs, form = fastest(kind, others, arguments)
     works = [lambda: ours.update(0.01, 5), theirs.step]
     times: list[list[float]] = [[], []]
     for number in range(rounds + 2):
         order = (0, 1) if number % 2 else (1, 0)
+        for tensor, gradient in zip((*mine, *others), fresh * 2, strict=True):
+            tensor.grad.copy_(gradient)  # rules may use gradients as scratch
         taken = {which: seconds(works[which], device) for which in order}
         if number >= 2:
             for which in order:

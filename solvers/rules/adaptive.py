@@ -19,7 +19,7 @@ def _descend(parameters: Tensors, gradients: Tensors, squares: Tensors, step: St
     torch._foreach_addcdiv_(parameters, gradients, divisors, value=-step.rate)
 
 
-@register("AdaGrad", slots=1, requirements=(zero("momentum"), _DELTA))
+@register("AdaGrad", slots=1, requirements=(zero("momentum"), _DELTA), prepares_gradient=True)
 def adagrad(
     parameters: Tensors, gradients: Tensors, history: Sequence[Tensors], step: Step
 ) -> None:
@@ -33,11 +33,16 @@ def adagrad(
             [torch.ones(())] * len(parameters),
             lr=step.rate,
             lr_decay=0.0,
-            weight_decay=0.0,
+            weight_decay=step.decay,
             eps=step.solver.delta,
             maximize=False,
+            grad_scale=None if step.scale is None else step.scale.reciprocal(),
         )
         return
+    if step.scale is not None:
+        torch._foreach_mul_(gradients, step.scale)
+    if step.decay:
+        torch._foreach_add_(gradients, parameters, alpha=step.decay)
     torch._foreach_addcmul_(squares, gradients, gradients)
     _descend(parameters, gradients, squares, step)
 
