@@ -53,6 +53,8 @@ class Net(nn.Module):
         self.definition: caffe_pb2.NetParameter = plan.message
         self.name: str = plan.message.name
         self.phase: int = plan.state.phase
+        #: Every layer in running order, data sources included.
+        self.order: list[Step | SourceStep] = plan.order
         self.steps: list[Step] = plan.steps
         self.sources: list[SourceStep] = plan.sources
         self.params: list[ParamRef] = plan.params
@@ -79,7 +81,7 @@ class Net(nn.Module):
             # would part the names of modules.
             self._modules[self._module_name(step)] = step.layer
         if share_with is not None:
-            self._share(share_with)
+            self.share(share_with)
         self._materialize()
         self.train(self.phase == caffe_pb2.TRAIN)
         if weights is not None:
@@ -223,8 +225,11 @@ class Net(nn.Module):
             name += "_"
         return name
 
-    def _share(self, other: Net) -> None:
-        """Use the parameters of the other net's layers of the same name."""
+    def share(self, other: Net) -> None:
+        """Use the parameters of the other net's layers of the same name.
+
+        ConfigError if one of them has another shape there.
+        """
         theirs = {step.name: step.layer for step in other.steps}
         for step in self.steps:
             layer = theirs.get(step.name)

@@ -36,7 +36,7 @@ def run(solver: Solver, until: int) -> None:
             hook.before_step(solver)
         if solver.stopped_by is not None:
             return
-        iteration = forward_backward(solver)
+        iteration = solver.forward_backward()
         for hook in solver.hooks:
             hook.after_backward(solver, iteration)
         iteration.rate = _next_rate(solver)
