@@ -21,6 +21,10 @@ from .base import TEST, TRAIN, Context, Layer, Shape, at_least
 from .registry import register
 
 
+class MethodError(LayerError):
+    """A method of a Python layer raised what is the cause of this error."""
+
+
 class NumpyBlob:
     """A blob as Caffe's Python layers see it: ``data`` and ``diff``, float32 arrays."""
 
@@ -136,12 +140,12 @@ class Python(Layer):
                 blob.data[...] = tensor.cpu().numpy()
 
     def call(self, method: str, *arguments: object) -> None:
-        """Call one of the four methods; what it raises becomes a LayerError that names it."""
+        """Call one of the four methods; what it raises becomes a MethodError that names it."""
         try:
             getattr(self.instance, method)(*arguments)
         except Exception as error:
             name = f"{type(self.instance).__name__}.{method}"
-            raise LayerError(f"{name} raised {type(error).__name__}: {error}") from error
+            raise MethodError(f"{name} raised {type(error).__name__}: {error}") from error
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         if any(x.is_meta for x in (*bottoms, *self.parameters())):

@@ -72,7 +72,7 @@ class Net(nn.Module):
         self.keep_blobs = False
         self._messages = [each.spec.message for each in plan.order]
         self._force_backward: bool = plan.message.force_backward
-        self._ties: list[Tie] = plan.ties
+        self.ties: list[Tie] = plan.ties
         self._loss: Tensor | None = None
         self._blobs: dict[str, Tensor] = {}
         self._device = torch.device(device)
@@ -171,6 +171,11 @@ class Net(nn.Module):
         """For copies: all but what the last call left, which belongs to autograd's graph."""
         return {**self.__dict__, "_loss": None, "_blobs": {}}
 
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are and batches come to."""
+        return self._device
+
     # -- data ------------------------------------------------------------------------------------
 
     def next_batch(self) -> dict[str, Tensor]:
@@ -248,7 +253,7 @@ class Net(nn.Module):
 
     def _materialize(self) -> None:
         by_module: dict[nn.Module, list[Tie]] = {}
-        for tie in self._ties:
+        for tie in self.ties:
             by_module.setdefault(tie.module, []).append(tie)
         for step in self.steps:
             for tie in by_module.get(step.layer, ()):
@@ -258,7 +263,7 @@ class Net(nn.Module):
     def _apply(self, fn: Any, recurse: bool = True) -> Net:
         """As torch's, which gives every tied buffer memory of its own; so tie them again."""
         super()._apply(fn, recurse)
-        for tie in self._ties:
+        for tie in self.ties:
             tie.apply()
         tensors: Sequence[Tensor] = [*self.parameters(), *self.buffers()]
         if tensors:

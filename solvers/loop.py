@@ -51,6 +51,13 @@ def run(solver: Solver, until: int) -> None:
             return
 
 
+def apply_update(solver: Solver) -> None:
+    """Make one update from the gradients that are there, and count it; hooks are not called."""
+    rate = _next_rate(solver)
+    solver.updater.update(rate, solver.iteration)
+    solver.iteration += 1
+
+
 def forward_backward(solver: Solver) -> Iteration:
     """The iter_size passes of one iteration; gradients are summed, the loss is averaged."""
     net, passes = solver.net, solver.parameters.iter_size

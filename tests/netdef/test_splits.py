@@ -18,9 +18,7 @@ def split(text: str) -> list[caffe_pb2.LayerParameter]:
 
 @pytest.mark.parametrize("case", all_cases(), ids=str)
 def test_names_are_those_of_caffe(case: Case) -> None:
-    state = State(
-        case.phase, case.meta.get("level") or 0, frozenset(case.meta.get("stages") or ())
-    )
+    state = State(case.phase, case.meta.get("level") or 0, frozenset(case.meta.get("stages") or ()))
     layers = [spec.message for spec in effective_layers(read_net(case.prototxt), state, [])]
     inserted = [layer for layer, _ in insert_splits(layers)]
     assert [layer.name for layer in inserted] == case.meta["layer_names"]
