@@ -9,7 +9,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -19,6 +19,10 @@ from ..proto import caffe_pb2
 from ..proto.errors import LayerError
 from .base import TEST, TRAIN, Context, Layer, Shape, at_least
 from .registry import register
+
+
+class MethodError(LayerError):
+    """A method of a Python layer raised what is the cause of this error."""
 
 
 class NumpyBlob:
@@ -69,6 +73,7 @@ class PythonLayer:
     ``param_str``, ``phase`` (0 TRAIN, 1 TEST) and ``blobs`` are there from ``setup`` on.
     """
 
+    type: ClassVar[str] = "Python"
     param_str: str = ""
     phase: int = TRAIN
     blobs: BlobVector
@@ -121,13 +126,26 @@ class Python(Layer):
         instance.blobs = BlobVector()
         return cls(instance, context.shapes, context.num_tops)
 
+    def adopt(self) -> None:
+        """Let the instance's ``blobs`` be the parameters: the same memory on the CPU, else a copy.
+
+        What the methods write into them on the CPU is so seen by the net, and the other way round.
+        """
+        for index, blob in enumerate(self.instance.blobs):
+            tensor = self.blob(index).detach()
+            if tensor.device.type == "cpu":
+                blob.data = tensor.numpy()
+            else:
+                blob.reshape(*tensor.shape)
+                blob.data[...] = tensor.cpu().numpy()
+
     def call(self, method: str, *arguments: object) -> None:
-        """Call one of the four methods; what it raises becomes a LayerError that names it."""
+        """Call one of the four methods; what it raises becomes a MethodError that names it."""
         try:
             getattr(self.instance, method)(*arguments)
         except Exception as error:
             name = f"{type(self.instance).__name__}.{method}"
-            raise LayerError(f"{name} raised {type(error).__name__}: {error}") from error
+            raise MethodError(f"{name} raised {type(error).__name__}: {error}") from error
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         if any(x.is_meta for x in (*bottoms, *self.parameters())):
@@ -139,11 +157,10 @@ class Python(Layer):
         tops: tuple[Tensor, ...] = _Run.apply(self, len(bottoms), *bottoms, *parameters)
         return tops
 
-    def take(self, bottoms: Sequence[Tensor], parameters: Sequence[Tensor]) -> None:
+    def take(self, bottoms: Sequence[Tensor]) -> None:
         """Copy tensors to the arrays that the methods read."""
-        for blob, tensor in zip(
-            (*self.inputs, *self.instance.blobs), (*bottoms, *parameters), strict=True
-        ):
+        self.adopt()
+        for blob, tensor in zip(self.inputs, bottoms, strict=True):
             blob.reshape(*tensor.shape)
             blob.data[...] = tensor.detach().cpu().numpy()
 
@@ -155,7 +172,7 @@ class _Run(torch.autograd.Function):
     def forward(ctx: Any, layer: Python, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
         ctx.layer, ctx.count = layer, count
         ctx.save_for_backward(*tensors)
-        layer.take(tensors[:count], tensors[count:])
+        layer.take(tensors[:count])
         layer.call("reshape", layer.inputs, layer.outputs)
         layer.call("forward", layer.inputs, layer.outputs)
         like = tensors[0] if tensors else torch.empty(0)
@@ -166,7 +183,7 @@ class _Run(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         layer, count, tensors = ctx.layer, ctx.count, ctx.saved_tensors
-        layer.take(tensors[:count], tensors[count:])
+        layer.take(tensors[:count])
         for blob, grad in zip(layer.outputs, grads, strict=True):
             blob.diff[...] = 0 if grad is None else grad.cpu().numpy()
         receivers = [*layer.inputs, *layer.instance.blobs]

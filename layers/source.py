@@ -36,6 +36,11 @@ class DataSource:
         """Build the source that ``message`` declares; LayerError or DataError if it cannot work."""
         raise LookupError(f"{cls.__name__} does not say how it is read from a message")
 
+    def preset(self, device: torch.device) -> tuple[Tensor | None, ...]:
+        """What the tops hold before the first batch: the tensor that every batch will bring, on
+        ``device``, for a top that never changes, None for the others."""
+        return (None,) * len(self.shapes)
+
     def next(self, device: torch.device) -> tuple[Tensor, ...]:
         """The next batch, one tensor a top, on ``device``."""
         raise LookupError(f"{self.type} layers deliver no data by themselves")

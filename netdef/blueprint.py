@@ -76,7 +76,7 @@ def draw(
     params, ties = share_parameters(steps, force, faults)
     warnings = _check_names(builder.order, faults)
     if faults:
-        raise ConfigError(faults)
+        raise ConfigError(faults) from (builder.errors[0] if builder.errors else None)
     if builder.data_errors:
         raise builder.data_errors[0]
     plan = Blueprint(

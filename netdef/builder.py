@@ -25,6 +25,8 @@ class Builder:
     def __init__(self, faults: list[Fault]) -> None:
         self.faults = faults
         self.data_errors: list[CortadoError] = []
+        #: What the layers at fault raised; its causes lead to what a Python layer raised.
+        self.errors: list[LayerError] = []
         self.blobs: dict[str, Tensor] = {}
         self.order: list[Step | SourceStep] = []
 
@@ -59,6 +61,7 @@ class Builder:
             else:
                 self._add_layer(wire, cls, context, bottoms)
         except LayerError as error:
+            self.errors.append(error)
             self.faults.append(spec.fault(str(error), error.field))
             self._forget(wire)
         except DataError as error:

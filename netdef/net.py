@@ -53,6 +53,8 @@ class Net(nn.Module):
         self.definition: caffe_pb2.NetParameter = plan.message
         self.name: str = plan.message.name
         self.phase: int = plan.state.phase
+        #: Every layer in running order, data sources included.
+        self.order: list[Step | SourceStep] = plan.order
         self.steps: list[Step] = plan.steps
         self.sources: list[SourceStep] = plan.sources
         self.params: list[ParamRef] = plan.params
@@ -70,7 +72,7 @@ class Net(nn.Module):
         self.keep_blobs = False
         self._messages = [each.spec.message for each in plan.order]
         self._force_backward: bool = plan.message.force_backward
-        self._ties: list[Tie] = plan.ties
+        self.ties: list[Tie] = plan.ties
         self._loss: Tensor | None = None
         self._blobs: dict[str, Tensor] = {}
         self._device = torch.device(device)
@@ -79,7 +81,7 @@ class Net(nn.Module):
             # would part the names of modules.
             self._modules[self._module_name(step)] = step.layer
         if share_with is not None:
-            self._share(share_with)
+            self.share(share_with)
         self._materialize()
         self.train(self.phase == caffe_pb2.TRAIN)
         if weights is not None:
@@ -169,6 +171,11 @@ class Net(nn.Module):
         """For copies: all but what the last call left, which belongs to autograd's graph."""
         return {**self.__dict__, "_loss": None, "_blobs": {}}
 
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are and batches come to."""
+        return self._device
+
     # -- data ------------------------------------------------------------------------------------
 
     def next_batch(self) -> dict[str, Tensor]:
@@ -237,8 +244,11 @@ class Net(nn.Module):
             name += "_"
         return name
 
-    def _share(self, other: Net) -> None:
-        """Use the parameters of the other net's layers of the same name."""
+    def share(self, other: Net) -> None:
+        """Use the parameters of the other net's layers of the same name.
+
+        ConfigError if one of them has another shape there.
+        """
         theirs = {step.name: step.layer for step in other.steps}
         for step in self.steps:
             layer = theirs.get(step.name)
@@ -257,7 +267,7 @@ class Net(nn.Module):
 
     def _materialize(self) -> None:
         by_module: dict[nn.Module, list[Tie]] = {}
-        for tie in self._ties:
+        for tie in self.ties:
             by_module.setdefault(tie.module, []).append(tie)
         for step in self.steps:
             for tie in by_module.get(step.layer, ()):
@@ -267,7 +277,7 @@ class Net(nn.Module):
     def _apply(self, fn: Any, recurse: bool = True) -> Net:
         """As torch's, which gives every tied buffer memory of its own; so tie them again."""
         super()._apply(fn, recurse)
-        for tie in self._ties:
+        for tie in self.ties:
             tie.apply()
         tensors: Sequence[Tensor] = [*self.parameters(), *self.buffers()]
         if tensors:

@@ -36,7 +36,7 @@ def run(solver: Solver, until: int) -> None:
             hook.before_step(solver)
         if solver.stopped_by is not None:
             return
-        iteration = forward_backward(solver)
+        iteration = solver.forward_backward()
         for hook in solver.hooks:
             hook.after_backward(solver, iteration)
         iteration.rate = _next_rate(solver)
@@ -49,6 +49,13 @@ def run(solver: Solver, until: int) -> None:
         solver.emit(events.IterationDone(solver.iteration))
         if solver.stopped_by is not None:
             return
+
+
+def apply_update(solver: Solver) -> None:
+    """Make one update from the gradients that are there, and count it; hooks are not called."""
+    rate = _next_rate(solver)
+    solver.updater.update(rate, solver.iteration)
+    solver.iteration += 1
 
 
 def forward_backward(solver: Solver) -> Iteration:

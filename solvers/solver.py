@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from ..netdef import Net
 from ..proto.caffe_pb2 import SolverParameter
@@ -176,6 +177,15 @@ class Solver:
             hook.finish(self)
         if self.stopped_by is None:
             self.emit(events.TrainingFinished(self.iteration))
+
+    def forward_backward(self) -> loop.Iteration:
+        """The passes of one iteration, which leave their gradients in the parameters."""
+        return loop.forward_backward(self)
+
+    def test_batch(self, index: int) -> tuple[dict[str, Tensor], Tensor]:
+        """Outputs and loss of test net ``index`` for its next batch."""
+        net = self.test_nets[index]
+        return net.run(net.next_batch())
 
     def test_all(self) -> None:
         """Run all test nets now."""

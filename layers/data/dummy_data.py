@@ -73,6 +73,12 @@ class DummyData(DataSource):
     def seed(self, seed: int) -> None:
         self._seed = named_seed(seed, self._name)
 
+    def preset(self, device: torch.device) -> tuple[Tensor | None, ...]:
+        return tuple(
+            self._top(index, device) if constant else None
+            for index, constant in enumerate(self._constant)
+        )
+
     def next(self, device: torch.device) -> tuple[Tensor, ...]:
         tops = tuple(self._top(index, device) for index in range(len(self.shapes)))
         self._batches += 1

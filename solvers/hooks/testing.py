@@ -60,7 +60,7 @@ def run_test(solver: Solver, index: int, weights: str = "") -> None:
             if solver.stopped_by is not None:
                 solver.emit(events.TestInterrupted(solver.iteration, index))
                 return
-            outputs, loss = net.run(net.next_batch())
+            outputs, loss = solver.test_batch(index)
             for name, output in outputs.items():
                 sums[name] = sums[name] + output if name in sums else output
             total = loss if total is None else total + loss

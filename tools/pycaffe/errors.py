@@ -1,0 +1,45 @@
+"""Errors as scripts written for pycaffe expect them.
+
+Where Caffe ends the process, and where its bindings throw, a script here gets a RuntimeError. An
+error that a Python layer raised comes through as it was raised.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ...layers.python import MethodError
+from ...proto.errors import CortadoError, LayerError
+
+
+@contextmanager
+def caffe_errors(place: str = "") -> Iterator[None]:
+    """Turn Cortado's errors in the block into those that pycaffe raises; ``place`` goes first."""
+    try:
+        yield
+    except (CortadoError, LayerError) as error:
+        original = _raised_by_layer(error)
+        if original is not None:
+            raise original from error
+        raise RuntimeError(f"{place}: {error}" if place else str(error)) from error
+
+
+def _raised_by_layer(error: BaseException) -> BaseException | None:
+    """What the code of a Python layer raised, if that is where ``error`` comes from."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, MethodError):
+        cause = cause.__cause__
+    return cause.__cause__ if cause is not None else None
+
+
+def check_file(path: str | os.PathLike[str]) -> str:
+    """``path`` as text; RuntimeError if it cannot be opened."""
+    name = os.fspath(path)
+    try:
+        with open(name, "rb"):
+            pass
+    except OSError:
+        raise RuntimeError(f"Could not open file {name}") from None
+    return name

@@ -1,0 +1,45 @@
+"""What scripts for several GPUs ask for, as far as one process can answer.
+
+Cortado trains on several GPUs with ``cortado train --gpu 0,1``, one process each; scripts that
+start the processes themselves find their calls here and run with one.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING
+
+from . import mode
+
+if TYPE_CHECKING:
+    from .solver import Solver
+
+
+def has_nccl() -> bool:
+    """False: gradients are not exchanged between scripts."""
+    return False
+
+
+class NCCL:
+    """Stands where Caffe joins the solvers of several processes; RuntimeError if there are
+    several."""
+
+    def __init__(self, solver: Solver, uid: bytes | str) -> None:
+        if mode.solver_count() > 1:
+            raise RuntimeError(
+                f"{mode.solver_count()} solvers cannot train together from a script; "
+                "use cortado train --gpu 0,1"
+            )
+        self.solver = solver
+        self.uid = uid
+
+    @staticmethod
+    def new_uid() -> bytes:
+        """A name for a group of solvers."""
+        return secrets.token_hex(16).encode()
+
+    def bcast(self) -> None:
+        """Nothing to send: there is one solver."""
+
+    def __call__(self, layer: int) -> None:
+        """Nothing to do after a layer's backward, where Caffe sums its gradients."""
