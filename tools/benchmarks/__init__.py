@@ -1,1 +1,1 @@
-"""What ``cortado bench`` is made of: nets, the same nets written in plain torch, workers, probes."""
+"""What `cortado bench` is made of: nets, the same nets in plain torch, workers, probes."""
