@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -12,6 +13,10 @@ from ..proto import caffe_pb2
 from ..proto.errors import LayerError
 from .base import Context, Layer
 from .registry import register
+
+
+#: Values of one tensor that are worked on at a time on the CPU.
+_IN_CACHE = 1 << 18
 
 
 @register("LRN")
@@ -72,31 +77,55 @@ class LRN(Layer):
 
 
 class _AcrossChannels(torch.autograd.Function):
-    """The normalisation across channels, which keeps only its input and the scale for backward."""
+    """The normalisation across channels, which keeps only its input and the scale for backward.
+
+    It works on a few images at a time, so that what lies between the passes over them stays in the
+    processor's cache; a GPU takes them all at once.
+    """
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, local_size: int, alpha: float, beta: float, k: float
     ) -> Tensor:
-        scale = _channel_sum(x * x, local_size).mul_(alpha / local_size).add_(k)
+        wide = torch.promote_types(x.dtype, torch.float32)
+        scale, y = torch.empty_like(x, dtype=wide), torch.empty_like(x)
+        for part, scaled, out in _portions(x, scale, y):
+            part = part.to(wide)
+            _channel_sum(part * part, local_size, scaled)
+            scaled.mul_(alpha / local_size).add_(k)
+            out.copy_(_inverse_power(scaled, beta).mul_(part))
         ctx.save_for_backward(x, scale)
         ctx.local_size, ctx.alpha, ctx.beta = local_size, alpha, beta
-        return x * _inverse_power(scale, beta)
+        return y
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         # y_i = x_i s_i^-b, so dx_i = g_i s_i^-b - 2 a b / n * x_i * sum over j of g_j y_j / s_j.
         x, scale = ctx.saved_tensors
-        direct = grads[0] * _inverse_power(scale, ctx.beta)
-        ratio = (direct * x).div_(scale)
         factor = -2.0 * ctx.alpha * ctx.beta / ctx.local_size
-        across = _channel_sum(ratio, ctx.local_size)
-        return direct.addcmul_(x, across, value=factor), None, None, None, None
+        result = torch.empty_like(x)
+        for part, scaled, grad, out in _portions(x, scale, grads[0], result):
+            part = part.to(scaled.dtype)
+            direct = _inverse_power(scaled, ctx.beta).mul_(grad)
+            ratio = (direct * part).div_(scaled)
+            across = _channel_sum(ratio, ctx.local_size, torch.empty_like(ratio))
+            out.copy_(direct.addcmul_(part, across, value=factor))
+        return result, None, None, None, None
 
 
-def _channel_sum(x: Tensor, size: int) -> Tensor:
-    """The sum over the ``size`` channels around each, zeros beyond the first and last."""
-    total = x.clone()
+def _portions(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """The same few images of each of ``tensors``, all images in turn."""
+    first = tensors[0]
+    if first.device.type != "cpu" or torch.compiler.is_compiling() or first.shape[0] == 0:
+        yield tensors
+        return
+    images = max(1, _IN_CACHE // max(1, first[0].numel()))
+    yield from zip(*(each.split(images) for each in tensors), strict=True)
+
+
+def _channel_sum(x: Tensor, size: int, total: Tensor) -> Tensor:
+    """Into ``total``: the sum over the ``size`` channels around each, zeros beyond the borders."""
+    total.copy_(x)
     for shift in range(1, min(size // 2, x.shape[1] - 1) + 1):
         total[:, shift:] += x[:, :-shift]
         total[:, :-shift] += x[:, shift:]

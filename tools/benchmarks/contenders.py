@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ...layers.dropout import Dropout
 from ...layers.source import DataSource
 from ...netdef import Net
+from ...netdef.execution import prepare_process
 from ...proto import caffe_pb2
 from ...proto.files import read_net
 from ...proto.positions import Document
@@ -72,6 +73,7 @@ class Ours:
     """The solver's own loop, with its hooks and events; or a pass of the net as `test` makes it."""
 
     def __init__(self, course: Course) -> None:
+        prepare_process(course.device)
         torch.manual_seed(1)
         document = course.document()
         self.solver: Solver | None = None
