@@ -20,8 +20,7 @@ lint: $(STAMP)
 	$(BIN)/lint-imports
 
 bench: $(STAMP)
-	$(BIN)/python scripts/bench_lenet.py
-	$(BIN)/python scripts/bench_start.py
+	$(BIN)/cortado bench $(BENCH_ARGS)
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Cortado needs Python 3.11 or newer; set PYTHON=...")'

@@ -70,6 +70,12 @@ class BatchNorm(Layer):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.normalize(x)
+
+    def normalize(
+        self, x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None
+    ) -> Tensor:
+        """The top, times ``weight`` plus ``bias`` (C) if given: what a Scale layer would add."""
         if x.dim() < 2 or x.shape[1] != self.channels:
             raise LayerError(
                 f"the bottom must have {self.channels} channels at axis 1, "
@@ -77,20 +83,28 @@ class BatchNorm(Layer):
                 "bottom",
             )
         if self.use_global_stats:
-            factor = self.scale_factor
-            inverse = torch.where(factor == 0, 0, 1 / torch.where(factor == 0, 1, factor))
-            mean, variance = self.mean * inverse, self.variance * inverse
-            return _batch_norm(x, mean, variance, False, self.eps)
+            mean, variance = self.statistics()
+            return _batch_norm(x, weight, bias, mean, variance, False, self.eps)
         count = x.numel() // self.channels
         if count > 1:
             mean, variance = torch.zeros_like(self.mean), torch.zeros_like(self.variance)
             # With momentum 1 torch leaves the batch's mean and its variance * m / (m - 1) here.
-            y = _batch_norm(x, mean, variance, True, self.eps)
+            y = _batch_norm(x, weight, bias, mean, variance, True, self.eps)
         else:
             mean, variance = x.detach().reshape(-1), torch.zeros_like(self.variance)
             y = x - x
+            if weight is not None:
+                shape = (-1, *[1] * (x.dim() - 2))
+                y = y * weight.view(shape)
+                y = y if bias is None else y + bias.view(shape)
         self._accumulate(mean, variance)
         return y
+
+    def statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and variance as TEST uses them: the first two blobs over the third."""
+        factor = self.scale_factor
+        inverse = torch.where(factor == 0, 0, 1 / torch.where(factor == 0, 1, factor))
+        return self.mean * inverse, self.variance * inverse
 
     @torch.no_grad()
     def _accumulate(self, mean: Tensor, variance: Tensor) -> None:
@@ -100,6 +114,14 @@ class BatchNorm(Layer):
         self.scale_factor.mul_(fraction).add_(1)
 
 
-def _batch_norm(x: Tensor, mean: Tensor, variance: Tensor, training: bool, eps: float) -> Tensor:
+def _batch_norm(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor,
+    variance: Tensor,
+    training: bool,
+    eps: float,
+) -> Tensor:
     cudnn = torch.backends.cudnn.enabled
-    return torch.batch_norm(x, None, None, mean, variance, training, 1.0, eps, cudnn)
+    return torch.batch_norm(x, weight, bias, mean, variance, training, 1.0, eps, cudnn)

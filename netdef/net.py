@@ -13,8 +13,9 @@ from ..layers.base import Shape
 from ..proto import caffe_pb2
 from ..proto.errors import ConfigError, nearest
 from ..proto.weights import LayerBlobs
-from . import blueprint, memory, weights
+from . import blueprint, layout, memory, passes, weights
 from .blueprint import NetSource
+from .execution import Execution
 from .parameters import ParamRef, Tie
 from .steps import SourceStep, Step
 from .weights import CopyReport, WeightsSource
@@ -30,6 +31,7 @@ class Net(nn.Module):
         weights: weights to start from, as for :meth:`load`.
         device: where parameters and batches live.
         share_with: a net whose parameters layers of the same name use too (a test net does so).
+        execution: how it is run: precision, memory layout, recomputation.
 
     Calling it feeds input blobs by name and gives the output blobs (those that no layer consumes)
     by name; :attr:`loss` is then the weighted sum of the loss tops. Raises ConfigError with all
@@ -46,6 +48,7 @@ class Net(nn.Module):
         weights: WeightsSource | None = None,
         device: torch.device | str = "cpu",
         share_with: Net | None = None,
+        execution: Execution | None = None,
     ) -> None:
         super().__init__()
         plan = blueprint.draw(source, phase, level, stages)
@@ -76,6 +79,7 @@ class Net(nn.Module):
         self._loss: Tensor | None = None
         self._blobs: dict[str, Tensor] = {}
         self._device = torch.device(device)
+        self.execution = (execution or Execution()).resolved(self._device)
         for step in plan.steps:
             # Not add_module: a layer may be called as an attribute of the net is ("loss"). A dot
             # would part the names of modules.
@@ -83,6 +87,7 @@ class Net(nn.Module):
         if share_with is not None:
             self.share(share_with)
         self._materialize()
+        self._prepare()
         self.train(self.phase == caffe_pb2.TRAIN)
         if weights is not None:
             self.load(weights)
@@ -108,13 +113,26 @@ class Net(nn.Module):
         return {name: blobs[name] for name in self.outputs}
 
     def _run(self, inputs: Mapping[str, Tensor], keep: bool) -> tuple[dict[str, Tensor], Tensor]:
-        blobs = dict(inputs)
+        with self.execution.context(self._device):
+            blobs, loss = self._run_steps(inputs, keep)
+        if self.execution.reduced:
+            for name in self.outputs:
+                blobs[name] = blobs[name].float()
+        return blobs, loss
+
+    def _run_steps(
+        self, inputs: Mapping[str, Tensor], keep: bool
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        arrange = layout.channels_last if self._channels_last else _same
+        blobs = {name: arrange(blob) for name, blob in inputs.items()}
+        # A compiler fuses by itself, and an exported graph shows the layers of the prototxt.
+        literal = keep or torch.compiler.is_compiling()
         loss_terms: list[Tensor] = []
         if self._force_backward:
             for name, blob in blobs.items():
                 if blob.is_floating_point() and not blob.requires_grad and torch.is_grad_enabled():
                     blobs[name] = blob.detach().requires_grad_()
-        for step in self.steps:
+        for step in self.steps if literal else self._fast_steps:
             layer = step.layer
             for tie in step.views:
                 tie.apply()
@@ -274,6 +292,19 @@ class Net(nn.Module):
                 tie.apply()  # its owner comes earlier and has its memory
             step.layer.materialize(self._device)
 
+    def _prepare(self) -> None:
+        """Choose the layout and the steps to run, from :attr:`execution`."""
+        seen_otherwise = {id(t.owner) for t in self._ties if t.reshapes}
+        setting = self.execution.memory_format
+        self._channels_last = layout.chosen(
+            setting, self.steps, self._device, self.execution.reduced
+        )
+        if self._channels_last:
+            layout.arrange_weights(self.steps, seen_otherwise)
+        self._fast_steps = self.steps
+        if self.execution.optimize:
+            self._fast_steps = passes.optimize(self.steps, self.outputs, self.inputs)
+
     def _apply(self, fn: Any, recurse: bool = True) -> Net:
         """As torch's, which gives every tied buffer memory of its own; so tie them again."""
         super()._apply(fn, recurse)
@@ -283,3 +314,7 @@ class Net(nn.Module):
         if tensors:
             self._device = tensors[0].device
         return self
+
+
+def _same(blob: Tensor) -> Tensor:
+    return blob

@@ -1,0 +1,24 @@
+"""Rewrites of a net's steps that make it faster and change nothing that anyone can see.
+
+Each pass takes the steps in running order and gives new ones; the originals stay as they are, and
+with :attr:`Net.keep_blobs` they are what runs, so that every blob of the prototxt is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from ..steps import Step
+from .batch_norm import fuse_batch_norm
+from .in_place import reuse_memory
+from .prune import drop_unused
+
+__all__ = ["drop_unused", "fuse_batch_norm", "optimize", "reuse_memory"]
+
+
+def optimize(steps: Sequence[Step], outputs: Iterable[str], fed: Iterable[str]) -> list[Step]:
+    """All passes over ``steps`` of a net with these ``outputs`` that is ``fed`` these blobs."""
+    kept = frozenset(outputs)
+    result = drop_unused(steps, kept)
+    result = fuse_batch_norm(result, kept)
+    return reuse_memory(result, kept, frozenset(fed))

@@ -1,0 +1,52 @@
+"""Who reads and writes each version of a blob: what every pass must know first."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+from ..steps import Step
+
+
+@dataclass(slots=True)
+class Version:
+    """A blob between two writes: the step that wrote it (None: fed) and those that read it.
+
+    ``final`` marks what is in an output of the net at the end.
+    """
+
+    name: str
+    writer: int | None
+    readers: list[int] = field(default_factory=list)
+    final: bool = False
+
+
+@dataclass(slots=True)
+class Flow:
+    """The versions that each step reads and writes, by the step's index."""
+
+    bottoms: list[list[Version]]
+    tops: list[list[Version]]
+
+
+def trace(steps: Sequence[Step], outputs: Collection[str]) -> Flow:
+    """Follow every blob through ``steps``; a top of a known name starts a new version."""
+    current: dict[str, Version] = {}
+    flow = Flow([], [])
+    for index, step in enumerate(steps):
+        read = [current.setdefault(name, Version(name, None)) for name in step.bottoms]
+        for version in read:
+            version.readers.append(index)
+        written = [Version(name, index) for name in step.tops]
+        current.update(zip(step.tops, written, strict=True))
+        flow.bottoms.append(read)
+        flow.tops.append(written)
+    for name in outputs:
+        if name in current:
+            current[name].final = True
+    return flow
+
+
+def plain(step: Step) -> bool:
+    """Whether a step does nothing beyond computing tops: no loss, no cut gradient, no view."""
+    return not (step.losses or step.detached or step.views)

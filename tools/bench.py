@@ -1,0 +1,147 @@
+"""Race a net against the same net in plain and in tuned torch: training step and inference pass.
+
+All run in one session, in turns, each in a process of its own, with the same weights; a ratio above
+1 says that Cortado is faster. Plain: eager, default layout, float32. Tuned: channels-last, the same
+precision, fused optimiser. A net is a name (lenet, cifar10_quick, alexnet, googlenet, resnet50,
+vgg16) or a prototxt.
+
+example:
+  cortado bench lenet alexnet --json bench.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..proto.errors import ConfigError
+from . import device
+from .flags import at_least, one_of
+
+if TYPE_CHECKING:
+    from .benchmarks.contenders import Course
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("nets", nargs="*", metavar="NET", help="names or prototxts (default: all)")
+    parser.add_argument("--batch", type=at_least(0), default=0, help="images a step (named nets)")
+    parser.add_argument("--rounds", type=at_least(1), default=7, help="turns of each (default 7)")
+    parser.add_argument("--phase", type=one_of("train", "test", "both"), default="both")
+    parser.add_argument(
+        "--precision", type=str.upper, default="FP32", help="FP32, TF32, BF16, FP16"
+    )
+    parser.add_argument("--gpu", default="", help="GPU id; the CPU without it")
+    parser.add_argument(
+        "--threads", type=at_least(0), default=0, help="threads (0: torch's choice)"
+    )
+    parser.add_argument(
+        "--clock",
+        type=one_of("wall", "cpu"),
+        default="wall",
+        help="cpu counts the processor's time instead, for machines that others use as well",
+    )
+    parser.add_argument(
+        "--against", default="plain,tuned", help="contenders: plain, tuned, tuned-compiled"
+    )
+    parser.add_argument(
+        "--caffe", default="", metavar="PATH", help="a Caffe binary to time as well"
+    )
+    parser.add_argument("--json", default="", metavar="FILE", help="write everything to FILE")
+
+
+def run(args: argparse.Namespace) -> int:
+    from .benchmarks import probe
+    from .benchmarks.contenders import Course
+    from .benchmarks.nets import NETS
+
+    where = device.first(args.gpu)
+    settings = settings_of(args)
+    limit = probe.ceiling(where, args.precision, args.clock)
+    print(f"{_machine(where)}; ceiling {limit:,.0f} GFLOP/s at {args.precision}")
+    found = []
+    for name in args.nets or list(NETS):
+        if name not in NETS and not Path(name).is_file():
+            raise ConfigError(f"bench: {name!r} is neither a file nor one of {', '.join(NETS)}")
+        for phase in ("train", "test") if args.phase == "both" else (args.phase,):
+            course = Course(name, args.batch, phase == "train", where, args.precision, settings)
+            found.append(_one(course, args, limit))
+    if args.json:
+        Path(args.json).write_text(
+            json.dumps({"machine": _machine(where), "ceiling": limit, "races": found}, indent=1)
+        )
+    return 0
+
+
+def settings_of(args: argparse.Namespace) -> tuple[tuple[str, Any], ...]:
+    """The solver fields that make our side run as the flags say."""
+    return () if args.precision == "FP32" else (("precision", args.precision),)
+
+
+def _one(course: Course, args: argparse.Namespace, limit: float) -> Mapping[str, Any]:
+    from .benchmarks.race import race, summary
+
+    names = ["ours", *[name for name in args.against.split(",") if name]]
+    results, macs = race(course, names, args.rounds, args.threads, args.clock)
+    images = _images(course)
+    found = dict(summary(course, results, macs, images))
+    print(f"\n{course.net}, batch {images}, {'training step' if course.training else 'inference'}")
+    for name, each in found["contenders"].items():
+        middle, low, high = each["ratio"]
+        against = "" if name == "ours" else f"  ours is {middle:.2f}x ({low:.2f}-{high:.2f})"
+        share = each["gflops"] / limit
+        print(
+            f"  {name:15}{each['ms']:10.2f} ms {each['images_per_second']:9.1f} img/s "
+            f"{each['peak_mib']:7.0f} MiB {each['gflops']:7.0f} GFLOP/s ({share:.0%}){against}"
+        )
+    if args.caffe:
+        found["caffe_ms"] = _caffe(args.caffe, course)
+        print(f"  {'Caffe':15}{found['caffe_ms']:10.2f} ms (its own average)")
+    return found
+
+
+def _images(course: Course) -> int:
+    from ..netdef import blueprint
+
+    plan = blueprint.draw(course.document(), course.phase)
+    shapes: Sequence[tuple[int, ...]] = [s for source in plan.sources for s in source.top_shapes]
+    return shapes[0][0] if shapes else 1
+
+
+def _caffe(binary: str, course: Course) -> float:
+    """Milliseconds by ``caffe time`` of the same net, data replaced by constants."""
+    from ..proto.text import to_text
+
+    message = course.document().message
+    for layer in message.layer:
+        if layer.type == "Input":
+            shapes = list(layer.input_param.shape)
+            layer.ClearField("input_param")
+            layer.type = "DummyData"
+            layer.dummy_data_param.shape.extend(shapes)
+    with tempfile.NamedTemporaryFile("w", suffix=".prototxt") as file:
+        file.write(to_text(message))
+        file.flush()
+        command = [binary, "time", "-model", file.name, "-iterations", "10"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    what = "Forward-Backward" if course.training else "Forward pass"
+    line = re.search(rf"Average {what}: ([\d.e+]+) ms", done.stderr)
+    if not line:
+        raise ConfigError(f"bench: {binary} did not time the net: {done.stderr[-300:].strip()}")
+    return float(line.group(1))
+
+
+def _machine(where: str) -> str:
+    import torch
+
+    if where.startswith("cuda"):
+        name = torch.cuda.get_device_name(where)
+    else:
+        capability = torch.backends.cpu.get_cpu_capability()
+        name = f"CPU, {torch.get_num_threads()} threads, {capability}"
+    return f"torch {torch.__version__}, {name}"

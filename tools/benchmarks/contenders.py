@@ -1,0 +1,181 @@
+"""What is raced: our solver and net, and the same net in plain or tuned torch."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...layers.dropout import Dropout
+from ...layers.source import DataSource
+from ...netdef import Net
+from ...netdef.execution import prepare_process
+from ...proto import caffe_pb2
+from ...proto.files import read_net
+from ...proto.positions import Document
+from ...proto.text import parse
+from ...solvers import Solver, loop
+from . import twin
+from .nets import NETS
+
+RATE, MOMENTUM, DECAY = 1e-4, 0.9, 5e-4
+DTYPES = {"BF16": torch.bfloat16, "FP16": torch.float16}
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What all contenders run: a net by name or path, its batch, the pass, device and precision."""
+
+    net: str
+    batch: int = 0
+    training: bool = True
+    device: str = "cpu"
+    precision: str = "FP32"
+    settings: tuple[tuple[str, Any], ...] = ()
+
+    def document(self) -> Document[caffe_pb2.NetParameter]:
+        if self.net in NETS:
+            text = NETS[self.net].text(self.batch)
+            return parse(text, caffe_pb2.NetParameter, self.net)
+        return read_net(self.net)
+
+    @property
+    def phase(self) -> str:
+        return "TRAIN" if self.training else "TEST"
+
+
+class Fixed(DataSource):
+    """A source that hands out one batch again and again."""
+
+    def __init__(self, tensors: tuple[Tensor, ...]) -> None:
+        self.tensors = tensors
+        self.shapes = tuple(tuple(each.shape) for each in tensors)
+
+    def next(self, device: torch.device) -> tuple[Tensor, ...]:
+        return self.tensors
+
+
+def _fix_sources(net: Net, device: str) -> None:
+    """Let every source hand out seeded noise, or label 0 where a top has one number an image."""
+    generator = torch.Generator().manual_seed(7)
+    for step in net.sources:
+        tensors = [
+            torch.randn(shape, generator=generator) if len(shape) > 2 else torch.zeros(shape)
+            for shape in step.top_shapes
+        ]
+        step.source = Fixed(tuple(each.to(device) for each in tensors))
+
+
+class Ours:
+    """The solver's own loop, with its hooks and events; or a pass of the net as `test` makes it."""
+
+    def __init__(self, course: Course) -> None:
+        prepare_process(course.device)
+        torch.manual_seed(1)
+        document = course.document()
+        self.solver: Solver | None = None
+        if course.training:
+            solver = caffe_pb2.SolverParameter(
+                net_param=document.message,
+                base_lr=RATE,
+                lr_policy="fixed",
+                momentum=MOMENTUM,
+                weight_decay=DECAY,
+                max_iter=2**31 - 1,
+                random_seed=1,
+                **dict(course.settings),
+            )
+            self.solver = Solver(solver, device=course.device)
+            self.net = self.solver.net
+        else:
+            self.net = Net(document, "TEST", device=course.device)
+        _fix_sources(self.net, course.device)
+        self.batch = self.net.next_batch()
+
+    def run(self, count: int) -> None:
+        if self.solver is not None:
+            loop.run(self.solver, self.solver.iteration + count)
+            return
+        with torch.inference_mode():
+            for _ in range(count):
+                self.net.run(self.batch)
+
+    def loss(self) -> float:
+        """The loss of the first batch, or the mean of the first output, without dropout."""
+        active = [step.layer for step in self.net.steps if isinstance(step.layer, Dropout)]
+        for layer in active:
+            layer.dropout_ratio, layer.kept = 0.0, layer.dropout_ratio  # type: ignore[assignment]
+        with torch.no_grad():
+            outputs, loss = self.net.run(self.batch)
+        for layer in active:
+            layer.dropout_ratio = layer.kept  # type: ignore[assignment]
+        return float(loss if self.net.loss_weights else outputs[self.net.outputs[0]].mean())
+
+    def macs(self) -> int:
+        """Multiply-accumulate operations of one forward pass over the batch."""
+        return sum(step.layer.macs(step.bottom_shapes, step.top_shapes) for step in self.net.steps)
+
+
+class Torch:
+    """The twin in a loop as users write it; ``tuned``: channels-last and the fused optimiser."""
+
+    def __init__(self, course: Course, tuned: bool, compiled: bool = False) -> None:
+        torch.manual_seed(1)
+        net = Net(course.document(), course.phase)
+        _fix_sources(net, "cpu")
+        batch = net.next_batch()
+        self.training = course.training
+        self.model: nn.Module = twin.build(net).to(course.device).train(course.training)
+        del net
+        self.inputs = [
+            (each if each.dim() > 1 else each.long()).to(course.device) for each in batch.values()
+        ]
+        if tuned:
+            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.inputs = [
+                each.contiguous(memory_format=torch.channels_last) if each.dim() == 4 else each
+                for each in self.inputs
+            ]
+        self.autocast: Any = contextlib.nullcontext
+        if tuned and course.precision in DTYPES:
+            kind = torch.device(course.device).type
+            self.autocast = lambda: torch.autocast(kind, DTYPES[course.precision])
+        if compiled:
+            self.model = torch.compile(self.model)  # type: ignore[assignment]
+        self.optimizer = torch.optim.SGD(
+            self.model.parameters(), RATE, MOMENTUM, weight_decay=DECAY, fused=tuned or None
+        )
+
+    def run(self, count: int) -> None:
+        if not self.training:
+            with torch.inference_mode(), self.autocast():
+                for _ in range(count):
+                    self.model(*self.inputs)
+            return
+        for _ in range(count):
+            self.optimizer.zero_grad()
+            with self.autocast():
+                loss = self.model(*self.inputs)
+            loss.backward()
+            self.optimizer.step()
+
+    def loss(self) -> float:
+        drops = [each for each in self.model.modules() if isinstance(each, nn.Dropout)]
+        rates = [each.p for each in drops]
+        for each in drops:
+            each.p = 0.0
+        with torch.no_grad(), self.autocast():
+            value = float(self.model(*self.inputs).mean())
+        for each, rate in zip(drops, rates, strict=True):
+            each.p = rate
+        return value
+
+
+def enter(name: str, course: Course) -> Ours | Torch:
+    """The contender called ``name``: ours, plain, tuned or tuned-compiled."""
+    if name == "ours":
+        return Ours(course)
+    return Torch(course, tuned=name != "plain", compiled=name == "tuned-compiled")
