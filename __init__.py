@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .proto import schemes as _schemes
+
 __version__ = "0.1.0"
 
 # Public name -> the module that defines it.
@@ -16,14 +18,20 @@ _PUBLIC = {
     "Net": ".netdef",
     "Solver": ".solvers",
     "CortadoError": ".proto.errors",
+    "zoo": ".model_zoo",
 }
 
-__all__ = ["CortadoError", "Net", "Solver", "__version__"]
+__all__ = ["CortadoError", "Net", "Solver", "__version__", "zoo"]
 
 if TYPE_CHECKING:
+    from .model_zoo import zoo
     from .netdef import Net
     from .proto.errors import CortadoError
     from .solvers import Solver
+
+
+# The rooms that read weights lie below the zoo and know only that somebody opens its names.
+_schemes.register("zoo", lambda name: import_module(".model_zoo", __name__).zoo.open_weights(name))
 
 
 def __getattr__(name: str) -> Any:

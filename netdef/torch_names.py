@@ -83,6 +83,8 @@ def match(keys: Iterable[str], steps: Sequence[Step], rules: NameRules | None = 
     rules = rules or NameRules()
     layers = {step.name: step for step in steps if step.layer.blobs}
     # A Net's own state dict has these names: torch modules cannot have a dot in theirs.
+    # Blocks put a slash where torch puts a dot; and torch modules cannot have a dot in their names.
+    layers |= {name.replace("/", "."): step for name, step in layers.items() if "/" in name}
     layers |= {name.replace(".", "_"): step for name, step in layers.items() if "." in name}
     scales = _scales(steps)
     known = [key for key in keys if not key.endswith(_COUNTER)]

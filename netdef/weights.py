@@ -87,10 +87,15 @@ def load(net: Net, source: WeightsSource, fresh: Sequence[str] = ()) -> CopyRepo
     return report
 
 
-def read(source: str | Path | Weights, steps: Sequence[Step]) -> Weights:
+def read(
+    source: str | Path | Weights,
+    steps: Sequence[Step],
+    rules: torch_names.NameRules | None = None,
+) -> Weights:
     """Weights from a file of any format, told from its content, or from a name such as zoo:lenet.
 
-    The tensors of a state dict find their layers among ``steps`` (see :mod:`.torch_names`).
+    The tensors of a state dict find their layers among ``steps`` (see :mod:`.torch_names`), if
+    need be by ``rules``.
     """
     if isinstance(source, Weights):
         return source
@@ -101,7 +106,7 @@ def read(source: str | Path | Weights, steps: Sequence[Step]) -> Weights:
         what = recognise(view)
     if what in (SAFETENSORS, ZIP, PICKLE):
         tensors = state_dicts.read_state_dict(source, what)
-        return torch_names.to_weights(tensors, steps, str(source))
+        return torch_names.to_weights(tensors, steps, str(source), rules)
     return read_weights(source)
 
 

@@ -1,0 +1,215 @@
+"""The index of the zoo: index.toml as checked objects."""
+
+from __future__ import annotations
+
+import functools
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..proto.errors import ConfigError, nearest
+from .download import Checksum, RemoteFile
+
+FOLDER = Path(__file__).parent
+
+#: How much larger than its publisher says a file may be before it is refused.
+SIZE_SLACK = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """How an image becomes the net's input.
+
+    ``channels`` is the order "RGB", "BGR" or "GRAY" of values from 0 to 255; the short side is
+    scaled to ``resize`` pixels (both sides where ``square``) and the centre of ``crop`` pixels cut
+    out; ``mean`` is subtracted and the rest multiplied by ``scale``, each for every channel.
+    """
+
+    channels: str
+    resize: int
+    crop: int
+    mean: tuple[float, ...]
+    scale: tuple[float, ...]
+    square: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsEntry:
+    """One set of published weights of a model.
+
+    ``shipped`` is a file in the model's folder, ``remote`` one to download. ``layout`` is "caffe"
+    for blobs by layer name and "torchvision" for a state dict with torchvision's names.
+    Accuracies are in percent, on ImageNet's validation images unless ``note`` says otherwise.
+    """
+
+    model: str
+    name: str
+    layout: str
+    licence: str
+    preprocessing: Preprocessing
+    remote: RemoteFile | None = None
+    shipped: Path | None = None
+    top1: float | None = None
+    top5: float | None = None
+    note: str = ""
+
+    @property
+    def full_name(self) -> str:
+        return f"{self.model}@{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One model: its definition, its published numbers, and where its weights are.
+
+    ``input`` is one image's shape; ``parameters`` counts what is learned, ``macs`` the
+    multiply-accumulate operations of one image. ``torchvision`` names the function there that
+    builds the same net; ``renames`` and ``in_order`` say how its state dict's names are read.
+    """
+
+    name: str
+    title: str
+    paper: str
+    input: tuple[int, ...]
+    classes: int
+    parameters: int
+    macs: int
+    preprocessing: Preprocessing
+    torchvision: str = ""
+    renames: tuple[tuple[str, str], ...] = ()
+    in_order: bool = False
+    top1: float | None = None
+    top5: float | None = None
+    source: str = ""
+    notes: str = ""
+    own_weights: tuple[WeightsEntry, ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        return FOLDER / self.name
+
+    @property
+    def net_file(self) -> Path:
+        return self.folder / "net.prototxt"
+
+    @property
+    def solver_file(self) -> Path:
+        return self.folder / "solver.prototxt"
+
+    def weights(self) -> dict[str, WeightsEntry]:
+        """All published weights by name, the default first; asks torchvision for its own."""
+        entries = [*self.own_weights, *_torchvision_weights(self)]
+        return {entry.name: entry for entry in entries}
+
+    def find_weights(self, name: str = "") -> WeightsEntry:
+        """The weights called ``name``, or the default ones; ConfigError if there are none."""
+        entries = self.weights()
+        if not entries:
+            raise ConfigError(f"zoo: no weights are published for {self.name!r}; train it")
+        if not name:
+            return next(iter(entries.values()))
+        if name not in entries:
+            raise ConfigError(
+                f"zoo: {self.name!r} has no weights {name!r}{nearest(name, entries)} "
+                f"(there are {', '.join(entries)})"
+            )
+        return entries[name]
+
+
+@functools.cache
+def models() -> Mapping[str, Model]:
+    """Every model by name, in the order of the index."""
+    content = tomllib.loads((FOLDER / "index.toml").read_text("utf-8"))
+    ways = {name: _preprocessing(table) for name, table in content["preprocessing"].items()}
+    return {name: _model(name, table, ways) for name, table in content["models"].items()}
+
+
+def find(name: str) -> Model:
+    """The model called ``name``; ConfigError with the nearest name if there is none."""
+    found = models().get(name)
+    if found is None:
+        raise ConfigError(
+            f"zoo: there is no model {name!r}{nearest(name, models())} (see cortado zoo list)"
+        )
+    return found
+
+
+def split_name(name: str) -> tuple[Model, str]:
+    """The model and the name of weights (empty: the default) in ``MODEL[@WEIGHTS]``."""
+    model, _, weights = name.partition("@")
+    return find(model), weights
+
+
+def _preprocessing(table: dict[str, Any]) -> Preprocessing:
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+    return Preprocessing(**values)
+
+
+def _model(name: str, table: dict[str, Any], ways: Mapping[str, Preprocessing]) -> Model:
+    table = dict(table)
+    way = ways[table.pop("preprocessing")]
+    stored = table.pop("weights", {})
+    own = tuple(_weights(name, each, entry, way) for each, entry in stored.items())
+    renames = tuple((pattern, replacement) for pattern, replacement in table.pop("renames", ()))
+    shape = tuple(table.pop("input"))
+    return Model(
+        name, input=shape, preprocessing=way, renames=renames, own_weights=own, **table
+    )
+
+
+def _weights(model: str, name: str, table: dict[str, Any], way: Preprocessing) -> WeightsEntry:
+    table = dict(table)
+    if "file" in table:
+        return WeightsEntry(
+            model, name, preprocessing=way, shipped=FOLDER / model / table.pop("file"), **table
+        )
+    algorithm = next(each for each in ("sha256", "sha1") if each in table)
+    remote = RemoteFile(
+        table.pop("url"),
+        Checksum(algorithm, table.pop(algorithm)),
+        int(table.pop("bytes") * SIZE_SLACK),
+    )
+    return WeightsEntry(model, name, preprocessing=way, remote=remote, **table)
+
+
+def _torchvision_weights(model: Model) -> Iterable[WeightsEntry]:
+    """What torchvision publishes for a model, as its weight enums say."""
+    if not model.torchvision:
+        return
+    from torchvision.models import get_model_weights
+
+    enum = get_model_weights(model.torchvision)
+    default = enum.DEFAULT if "DEFAULT" in enum.__members__ else None
+    for member in sorted(enum, key=lambda each: each is not default):
+        digits = re.search(r"-([0-9a-f]{8,})\.[a-z]+$", member.url)
+        accuracy = next(iter(member.meta["_metrics"].values()))
+        if digits is None or member.meta["num_params"] != model.parameters:
+            continue
+        yield WeightsEntry(
+            model.name,
+            member.name.lower(),
+            "torchvision",
+            "BSD-3-Clause (torchvision); trained on ImageNet, whose terms forbid commercial use",
+            _torchvision_preprocessing(member),
+            RemoteFile(
+                member.url,
+                Checksum("sha256", digits[1]),
+                int(member.meta["_file_size"] * 2**20 * SIZE_SLACK),
+            ),
+            top1=accuracy["acc@1"],
+            top5=accuracy["acc@5"],
+        )
+
+
+def _torchvision_preprocessing(member: Any) -> Preprocessing:
+    way = member.transforms()
+    return Preprocessing(
+        "RGB",
+        way.resize_size[0],
+        way.crop_size[0],
+        tuple(255 * value for value in way.mean),
+        tuple(1 / (255 * value) for value in way.std),
+    )

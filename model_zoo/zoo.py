@@ -1,0 +1,169 @@
+"""The zoo from Python: ``cortado.zoo.load("resnet50", weights="zoo:resnet50")``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..proto.errors import SnapshotError
+from ..proto.weights import Weights
+from . import download, index
+from .index import Model, WeightsEntry
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..netdef import Net
+    from ..netdef.blueprint import Blueprint
+    from ..netdef.torch_names import NameRules
+
+__all__ = [
+    "class_names",
+    "load",
+    "names",
+    "open_weights",
+    "pull",
+    "verify",
+]
+
+#: The stage in which a definition is a net for use: images from an Input layer, probabilities out.
+DEPLOY = "deploy"
+SCHEME = "zoo"
+
+
+def names() -> list[str]:
+    """The models there are."""
+    return list(index.models())
+
+
+def load(
+    name: str,
+    weights: str | Path | None = None,
+    phase: str | int = "TEST",
+    *,
+    stages: Sequence[str] = (DEPLOY,),
+    device: torch.device | str = "cpu",
+) -> Net:
+    """The net of the model ``name``, with random weights or those of a file or name.
+
+    ``weights="zoo:NAME"`` takes published ones, which are downloaded on first use. With the stage
+    "deploy" images come from the caller; without it from the databases that the definition names.
+    """
+    from ..netdef import Net
+
+    model = index.find(name)
+    return Net(model.net_file, phase, stages=stages, weights=weights, device=device)
+
+
+def home() -> Path:
+    """Where downloads are kept: CORTADO_HOME, or ``cortado`` in the user's cache folder."""
+    if folder := os.environ.get("CORTADO_HOME"):
+        return Path(folder)
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "cortado"
+
+
+def pull(
+    name: str, *, mirror: str | None = None, progress: download.Progress | None = None
+) -> Path:
+    """The file of the weights ``MODEL[@WEIGHTS]``, downloaded unless it is there already.
+
+    ``mirror`` (or the environment variable CORTADO_MIRROR) is the address of a folder to take the
+    file from instead; ``file:///…`` serves a machine without internet.
+    """
+    model, weights = index.split_name(name)
+    return _file(model.find_weights(weights), mirror, progress)
+
+
+def _file(
+    entry: WeightsEntry, mirror: str | None = None, progress: download.Progress | None = None
+) -> Path:
+    if entry.shipped is not None:
+        return entry.shipped
+    assert entry.remote is not None
+    if mirror is None:
+        mirror = os.environ.get("CORTADO_MIRROR", "")
+    return download.obtain(entry.remote, _folder(entry), mirror=mirror, progress=progress)
+
+
+def _folder(entry: WeightsEntry) -> Path:
+    return home() / "weights" / entry.model
+
+
+def open_weights(name: str, **options: Any) -> Weights:
+    """The weights ``MODEL[@WEIGHTS]`` as blobs of the model's layers; options as for :func:`pull`.
+
+    What opens the names ``zoo:MODEL[@WEIGHTS]``.
+    """
+    model, weights = index.split_name(name)
+    entry = model.find_weights(weights)
+    return read_entry(model, entry, _file(entry, **options))
+
+
+def read_entry(model: Model, entry: WeightsEntry, path: Path) -> Weights:
+    """The weights ``entry`` of ``model`` from their file."""
+    from ..netdef import weights
+
+    layout = rules(model) if entry.layout == "torchvision" else None
+    return weights.read(path, plan(model).steps, layout)
+
+
+def rules(model: Model) -> NameRules:
+    """How the names of the model's torchvision weights become those of our layers."""
+    from ..netdef.torch_names import NameRules
+
+    return NameRules(model.renames, model.in_order)
+
+
+def plan(model: Model, phase: str = "TEST", stages: Sequence[str] = (DEPLOY,)) -> Blueprint:
+    """The model's layers, built without memory for their parameters."""
+    from ..netdef import blueprint
+
+    return blueprint.draw(model.net_file, phase, stages=stages)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What :func:`verify` found: the file, how many layers got weights from it, which did not."""
+
+    path: Path
+    copied: int
+    left: list[str]
+    ignored: list[str]
+
+
+def verify(name: str) -> Verdict:
+    """Check weights that were pulled: their digest, and that every layer of the model gets some.
+
+    SnapshotError if they are not there, are not what was published, or do not fit.
+    """
+    model, weights = index.split_name(name)
+    entry = model.find_weights(weights)
+    if entry.remote is None:
+        path = _file(entry)
+    else:
+        path = _folder(entry) / entry.remote.name
+        if not path.exists():
+            raise SnapshotError(f"zoo: {entry.full_name} is not in {home()}; pull it first")
+        download.verify(entry.remote, path)
+    from ..netdef import Net
+
+    net = Net(model.net_file, "TEST", stages=(DEPLOY,))
+    report = net.load(read_entry(model, entry, path))
+    return Verdict(path, len(report.copied), report.untouched, report.ignored)
+
+
+def class_names(name: str) -> list[str]:
+    """What the model's outputs stand for, in order; numbers where nobody has named them."""
+    model = index.find(name)
+    file = model.folder / "classes.txt"
+    if file.exists():
+        return file.read_text("utf-8").splitlines()
+    if model.classes == 1000:  # every ImageNet model has the challenge's order
+        from torchvision.models import ResNet18_Weights
+
+        return list(ResNet18_Weights.DEFAULT.meta["categories"])
+    return [str(number) for number in range(model.classes)]
