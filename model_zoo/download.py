@@ -155,9 +155,7 @@ def _receive(url: str, partial: Path, limit: int, progress: Progress | None) -> 
         idle = 0 if _size(partial) > before else idle + 1
         if idle == ATTEMPTS:
             if _size(partial):
-                raise SnapshotError(
-                    f"{url}: incomplete, {_size(partial):,} bytes came ({reason})"
-                )
+                raise SnapshotError(f"{url}: incomplete, {_size(partial):,} bytes came ({reason})")
             raise ResourceError(f"{url}: cannot be fetched ({reason}); a mirror can be named")
 
 

@@ -144,7 +144,9 @@ def split_name(name: str) -> tuple[Model, str]:
 
 
 def _preprocessing(table: dict[str, Any]) -> Preprocessing:
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+    values = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in table.items()
+    }
     return Preprocessing(**values)
 
 
@@ -155,9 +157,7 @@ def _model(name: str, table: dict[str, Any], ways: Mapping[str, Preprocessing]) 
     own = tuple(_weights(name, each, entry, way) for each, entry in stored.items())
     renames = tuple((pattern, replacement) for pattern, replacement in table.pop("renames", ()))
     shape = tuple(table.pop("input"))
-    return Model(
-        name, input=shape, preprocessing=way, renames=renames, own_weights=own, **table
-    )
+    return Model(name, input=shape, preprocessing=way, renames=renames, own_weights=own, **table)
 
 
 def _weights(model: str, name: str, table: dict[str, Any], way: Preprocessing) -> WeightsEntry:

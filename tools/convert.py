@@ -115,7 +115,9 @@ def write(net: Net, args: argparse.Namespace, rules: NameRules | None) -> None:
         raise ConfigError("cortado convert: --torch_names goes with .safetensors, .pth and .pt")
     wanted = torchvision_state(args.torch_names)
     if not any(key.startswith("aux") for key in (layer.name for layer in net.layer_blobs())):
-        wanted = {key: value for key, value in wanted.items() if not key.startswith(("aux", "AuxL"))}
+        wanted = {
+            key: value for key, value in wanted.items() if not key.startswith(("aux", "AuxL"))
+        }
     named = to_torch_names(net.layer_blobs(), net.steps, wanted, rules)
     state_dicts.write_state_dict(args.target, named, dtype)
 

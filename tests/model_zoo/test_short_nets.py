@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cortado
 import pytest
+from google.protobuf import text_format
+
+import cortado
 from cortado.proto.caffe_pb2 import NetParameter
 from cortado.proto.files import read_prototxt
 from cortado.proto.text import parse, to_text
-from google.protobuf import text_format
 from support.zoo_nets import NETS
 
 ZOO = Path(cortado.__file__).parent / "model_zoo"

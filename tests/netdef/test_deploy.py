@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cortado
 import pytest
+
+import cortado
 from cortado.netdef.deploy import deploy
 from cortado.proto.caffe_pb2 import NetParameter
 from cortado.proto.errors import ConfigError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from cortado.netdef.splits import insert_splits
 from cortado.netdef.state import State, effective_layers
 from cortado.proto import caffe_pb2

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from cortado.proto.blocks import parse_settings
 from cortado.proto.blocks.expressions import compile_expression, compile_text
 from cortado.proto.blocks.outline import Group, outline

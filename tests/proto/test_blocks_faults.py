@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from cortado.proto.caffe_pb2 import NetParameter
 from cortado.proto.errors import ConfigError
 from cortado.proto.files import read_net

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cortado
 import pytest
+from google.protobuf import text_format
+
+import cortado
 from cortado.proto import blocks
 from cortado.proto.caffe_pb2 import NetParameter, SolverParameter
 from cortado.proto.errors import ConfigError, Source
 from cortado.proto.files import read_net_or_solver
 from cortado.proto.syntax import read
-from google.protobuf import text_format
 
 ROOT = Path(cortado.__file__).parent
 TEXTS = sorted(

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cortado.proto.caffe_pb2 import NetParameter
-from cortado.proto.text import parse, to_text
 from google.protobuf import text_format
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from cortado.proto.caffe_pb2 import NetParameter
+from cortado.proto.text import parse, to_text
 
 VARIABLES = ("p", "q", "i", "j")
 Env = dict[str, int]

@@ -8,7 +8,7 @@ import torch
 from google.protobuf import text_format
 from torch import Tensor
 
-from cortado.layers.base import TEST, TRAIN, Context, Layer
+from cortado.layers.base import TRAIN, Context, Layer
 from cortado.layers.registry import find
 from cortado.proto import caffe_pb2
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from cortado.proto.caffe_pb2 import NetParameter
 from google.protobuf import text_format
+
+from cortado.proto.caffe_pb2 import NetParameter
 from support.public_nets import INCEPTIONS
 
 NETS: dict[str, Callable[[], NetParameter]] = {}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cortado
 import pytest
+from google.protobuf import text_format
+
+import cortado
 from cortado.proto.caffe_pb2 import NetParameter, SolverParameter
 from cortado.tools.cli import main
-from google.protobuf import text_format
 
 NET = str(Path(cortado.__file__).parent / "model_zoo" / "vgg19" / "net.prototxt")
 
