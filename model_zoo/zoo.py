@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..proto.caffe_pb2 import NetParameter
 from ..proto.errors import SnapshotError
+from ..proto.files import read_net
 from ..proto.weights import Weights
 from . import download, index
 from .index import Model, WeightsEntry
@@ -29,8 +31,6 @@ __all__ = [
     "verify",
 ]
 
-#: The stage in which a definition is a net for use: images from an Input layer, probabilities out.
-DEPLOY = "deploy"
 SCHEME = "zoo"
 
 
@@ -44,18 +44,48 @@ def load(
     weights: str | Path | None = None,
     phase: str | int = "TEST",
     *,
-    stages: Sequence[str] = (DEPLOY,),
+    batch: int | None = None,
     device: torch.device | str = "cpu",
 ) -> Net:
     """The net of the model ``name``, with random weights or those of a file or name.
 
-    ``weights="zoo:NAME"`` takes published ones, which are downloaded on first use. With the stage
-    "deploy" images come from the caller; without it from the databases that the definition names.
+    ``weights="zoo:NAME"`` takes published ones, which are downloaded on first use. In the phase
+    TEST it is the net for use: images go in, probabilities come out. In TRAIN it is the net that
+    learns: from the databases that its definition names or, if ``batch`` is given, from as many
+    images and labels that are passed to it.
     """
     from ..netdef import Net
+    from ..netdef.state import parse_phase
+    from ..proto.caffe_pb2 import TEST
 
     model = index.find(name)
-    return Net(model.net_file, phase, stages=stages, weights=weights, device=device)
+    if parse_phase(phase) == TEST:
+        definition = deployed(model, batch or 1)
+    else:
+        definition = read_net(model.net_file).message
+        if batch is not None:
+            feed(definition, (batch, *model.input))
+    return Net(definition, phase, weights=weights, device=device)
+
+
+def deployed(model: Model, batch: int = 1) -> NetParameter:
+    """The model's net for use, for ``batch`` images at a time."""
+    from ..netdef.deploy import deploy
+
+    document = read_net(model.net_file)
+    return deploy(document, {"data": (batch, *model.input)})
+
+
+def feed(net: NetParameter, shape: Sequence[int]) -> None:
+    """Let Input layers take the place of databases: images of ``shape`` and labels come from the
+    caller."""
+    for layer in net.layer:
+        if layer.type == "Data":
+            for field in ("data_param", "transform_param"):
+                layer.ClearField(field)
+            layer.type = "Input"
+            layer.input_param.shape.add(dim=shape)
+            layer.input_param.shape.add(dim=shape[:1])
 
 
 def home() -> Path:
@@ -118,11 +148,11 @@ def rules(model: Model) -> NameRules:
     return NameRules(model.renames, model.in_order)
 
 
-def plan(model: Model, phase: str = "TEST", stages: Sequence[str] = (DEPLOY,)) -> Blueprint:
+def plan(model: Model) -> Blueprint:
     """The model's layers, built without memory for their parameters."""
     from ..netdef import blueprint
 
-    return blueprint.draw(model.net_file, phase, stages=stages)
+    return blueprint.draw(deployed(model), "TEST")
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,10 +179,7 @@ def verify(name: str) -> Verdict:
         if not path.exists():
             raise SnapshotError(f"zoo: {entry.full_name} is not in {home()}; pull it first")
         download.verify(entry.remote, path)
-    from ..netdef import Net
-
-    net = Net(model.net_file, "TEST", stages=(DEPLOY,))
-    report = net.load(read_entry(model, entry, path))
+    report = load(model.name).load(read_entry(model, entry, path))
     return Verdict(path, len(report.copied), report.untouched, report.ignored)
 
 

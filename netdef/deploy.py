@@ -62,7 +62,20 @@ def deploy(
             kept.append(_plain(layer))
     if not kept:
         raise ConfigError("nothing is left of the net without its data, losses and accuracies")
+    kept = [*_silences(layers, kept), *kept]
     return NetParameter(name=document.message.name, layer=reversed(kept))
+
+
+def _silences(
+    layers: Iterable[LayerParameter], kept: Iterable[LayerParameter]
+) -> list[LayerParameter]:
+    """The Silence layers that keep a blob of the layers ``kept`` from being an output."""
+    made = {top for layer in kept for top in layer.top}
+    return [
+        _plain(layer)
+        for layer in layers
+        if layer.type == "Silence" and made.issuperset(layer.bottom)
+    ]
 
 
 def _class(layer: LayerParameter) -> type:

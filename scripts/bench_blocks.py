@@ -24,7 +24,13 @@ from cortado.proto.syntax import read
 from cortado.proto.text import parse, to_text
 
 ZOO = Path(cortado.__file__).parent / "model_zoo"
-NETS = ("googlenet", "resnet50", "resnet152", "densenet121", "mobilenet_v2")
+NETS = (
+    "bvlc_googlenet",
+    "resnet50_caffe",
+    "resnet152_caffe",
+    "densenet121_caffe",
+    "mobilenet_v2_caffe",
+)
 
 
 def expand(path: Path) -> None:
@@ -36,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--runs", type=int, default=11)
     options = parser.parse_args()
-    print(f"{'net':<14}{'layers':>7}  {'expand, ms':<22}{'and build, ms':<22}plain text, ms")
+    print(f"{'net':<20}{'layers':>7}  {'expand, ms':<22}{'and build, ms':<22}plain text, ms")
     for name in NETS:
         path = ZOO / name / "net.prototxt"
         message = read_prototxt(path, NetParameter).message
@@ -53,7 +59,7 @@ def main() -> None:
                 action()
                 seconds.append(time.perf_counter() - started)
         cells = "".join(f"{shown(seconds):<22}" for seconds in times)
-        print(f"{name:<14}{len(message.layer):>7}  {cells}".rstrip())
+        print(f"{name:<20}{len(message.layer):>7}  {cells}".rstrip())
 
 
 def shown(seconds: list[float]) -> str:

@@ -3,7 +3,7 @@
 The output is what every Caffe tool reads. --tree shows instead which block each layer came from.
 
 example:
-  cortado expand --set depth=50 model_zoo/resnet50/net.prototxt
+  cortado expand --set depth=50 model_zoo/resnet50_caffe/net.prototxt
 """
 
 from __future__ import annotations

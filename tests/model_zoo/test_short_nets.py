@@ -15,13 +15,13 @@ from support.zoo_nets import NETS
 
 ZOO = Path(cortado.__file__).parent / "model_zoo"
 MOST_LINES = {
-    "alexnet": 30,
+    "bvlc_alexnet": 30,
     "vgg19": 25,
-    "googlenet": 60,
-    "resnet50": 50,
-    "resnet152": 50,
-    "densenet121": 50,
-    "mobilenet_v2": 50,
+    "bvlc_googlenet": 60,
+    "resnet50_caffe": 50,
+    "resnet152_caffe": 50,
+    "densenet121_caffe": 50,
+    "mobilenet_v2_caffe": 50,
 }
 
 
@@ -57,7 +57,7 @@ def test_expanded_text_is_plain_and_stays_as_it_is(name: str) -> None:
 
 
 def test_resnets_differ_in_one_line() -> None:
-    short = path_of("resnet50").read_text().splitlines()
-    deep = path_of("resnet152").read_text().splitlines()
+    short = path_of("resnet50_caffe").read_text().splitlines()
+    deep = path_of("resnet152_caffe").read_text().splitlines()
     assert len(short) == len(deep)
     assert sum(a != b for a, b in zip(short, deep, strict=True)) == 1

@@ -94,7 +94,7 @@ def test_nothing_left_is_refused() -> None:
         deployed(DATA)
 
 
-@pytest.mark.parametrize("name", ["googlenet", "resnet50", "mobilenet_v2"])
+@pytest.mark.parametrize("name", ["bvlc_googlenet", "resnet50_caffe", "mobilenet_v2_caffe"])
 def test_zoo_nets_keep_their_layers(name: str) -> None:
     document = read_net(ZOO / name / "net.prototxt")
     net = deploy(document)

@@ -99,7 +99,7 @@ def means(*values: float) -> str:
 
 
 @net
-def alexnet() -> Writer:
+def bvlc_alexnet() -> Writer:
     mean = 'mean_file: "data/ilsvrc12/imagenet_mean.binaryproto"'
     w = Writer("AlexNet", 227, 256, mean)
     for i, outputs, kernel, more, bias in (
@@ -159,7 +159,7 @@ def _google_head(w: Writer, i: int, loss: str, weight: float) -> None:
 
 
 @net
-def googlenet() -> Writer:
+def bvlc_googlenet() -> Writer:
     w = Writer("GoogleNet", 224, 32, means(104, 117, 123))
     _google_conv(w, "conv1", "7x7_s2", 64, 7, "pad: 3 stride: 2", "relu_7x7")
     w.pool("pool1/3x3_s2", "MAX", "kernel_size: 3 stride: 2")
@@ -232,18 +232,18 @@ def _resnet(depth: int, letters: Sequence[Sequence[str]], bias: str) -> Writer:
 
 
 @net
-def resnet50() -> Writer:
+def resnet50_caffe() -> Writer:
     return _resnet(50, ["abc", "abcd", "abcdef", "abc"], "true")
 
 
 @net
-def resnet152() -> Writer:
+def resnet152_caffe() -> Writer:
     numbered = [["a", *(f"b{i}" for i in range(1, count))] for count in (8, 36)]
     return _resnet(152, ["abc", *numbered, "abc"], "false")
 
 
 @net
-def densenet121() -> Writer:
+def densenet121_caffe() -> Writer:
     w = Writer("DENSENET_121", 224, 32, f"scale: 0.017 {means(103.94, 116.78, 123.68)}")
 
     def bn_relu(at: str) -> None:
@@ -277,7 +277,7 @@ def densenet121() -> Writer:
 
 
 @net
-def mobilenet_v2() -> Writer:
+def mobilenet_v2_caffe() -> Writer:
     w = Writer("MOBILENET_V2", 224, 64, f"scale: 0.017 {means(103.94, 116.78, 123.68)}")
     weight = "param { lr_mult: 1 decay_mult: 1 }"
 
