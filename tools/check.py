@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from ..proto.errors import ConfigError, Fault
 from .flags import comma_list, one_of
+from .variables import configure_set, settings
 
 if TYPE_CHECKING:
     from ..netdef.blueprint import Blueprint
@@ -33,6 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--phase", type=one_of("train", "test"), help="phase of a net (default: both)"
     )
+    configure_set(parser)
     parser.add_argument("--level", type=int, default=0, help="level of the net's state")
     parser.add_argument("--stage", default="", help="stages of the net's state, a comma list")
 
@@ -64,14 +66,16 @@ def plans(
 ) -> Iterator[tuple[str, Blueprint]]:
     """A title and a plan for each net that the file ``name`` declares."""
     from ..netdef import blueprint
+    from ..proto.files import read_net
 
     path = Path(name)
     if path.is_file() and _SOLVER_FIELDS.search(path.read_text("utf-8", "replace")):
         yield from _solver_plans(name, args, faults)
         return
+    values = settings(args)
     for phase in (args.phase.upper(),) if args.phase else ("TRAIN", "TEST"):
         with collecting(faults):
-            plan = blueprint.draw(name, phase, args.level, comma_list(args.stage))
+            plan = blueprint.draw(read_net(name, values), phase, args.level, comma_list(args.stage))
             yield f"{name} ({phase})", plan
 
 
@@ -82,7 +86,7 @@ def _solver_plans(
     from ..proto.files import read_solver
     from ..solvers import checks, nets
 
-    document = read_solver(name)
+    document = read_solver(name, settings(args))
     with collecting(faults):
         checks.check(document)
     definitions = []
