@@ -9,11 +9,9 @@ example:
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..proto.errors import ConfigError, Fault
@@ -22,11 +20,6 @@ from .variables import configure_set, settings
 
 if TYPE_CHECKING:
     from ..netdef.blueprint import Blueprint
-
-#: Fields that only a solver has; one of them at the start of a line tells what a file is.
-_SOLVER_FIELDS = re.compile(
-    r"^\s*(net|net_param|train_net|train_net_param|base_lr|lr_policy|max_iter)\s*[:{]", re.MULTILINE
-)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -66,10 +59,9 @@ def plans(
 ) -> Iterator[tuple[str, Blueprint]]:
     """A title and a plan for each net that the file ``name`` declares."""
     from ..netdef import blueprint
-    from ..proto.files import read_net
+    from ..proto.files import is_solver, read_net
 
-    path = Path(name)
-    if path.is_file() and _SOLVER_FIELDS.search(path.read_text("utf-8", "replace")):
+    if is_solver(name):
         yield from _solver_plans(name, args, faults)
         return
     values = settings(args)
