@@ -76,22 +76,26 @@ def read_solver(path: AnyPath, variables: Variables | None = None) -> Document[S
     return Document(solver, document.root, settings)
 
 
+def is_solver(path: AnyPath) -> bool:
+    """Whether a prototxt file is a solver rather than a net, told by the names of its fields."""
+    tree, _ = read(Source(os.fspath(path), read_text(path)))
+    used = {field.name for field in tree.fields}
+    of_solver = used.intersection(field.name for field in SolverParameter.DESCRIPTOR.fields)
+    of_net = used.intersection(field.name for field in NetParameter.DESCRIPTOR.fields)
+    return len(of_solver) > len(of_net)
+
+
 def read_net_or_solver(
     path: AnyPath, variables: Variables | None = None
 ) -> Document[NetParameter] | Document[SolverParameter]:
-    """A prototxt file as it is written, expanded: a net, or a solver if its fields are one's."""
-    name = os.fspath(path)
-    tree, _ = read(Source(name, read_text(path)))
-    used = {field.name for field in tree.fields}
-    solver = {field.name for field in SolverParameter.DESCRIPTOR.fields}
-    net = {field.name for field in NetParameter.DESCRIPTOR.fields}
+    """A net or solver from a prototxt file, as it is written, with the short form expanded."""
     settings = Settings(variables)
     document: Document[NetParameter] | Document[SolverParameter]
-    if len(used & solver) > len(used & net):
+    if is_solver(path):
         document = read_prototxt(path, SolverParameter, settings)
     else:
         document = read_prototxt(path, NetParameter, settings)
-    settings.check(name)
+    settings.check(os.fspath(path))
     return document
 
 

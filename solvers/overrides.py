@@ -19,6 +19,12 @@ from .requirements import SolverDocument
 _INLINE = {"net": "net_param", "train_net": "train_net_param"}
 
 
+def is_field(assignment: str) -> bool:
+    """Whether an assignment is for a field (of the solver or its net) rather than a variable."""
+    first = assignment.partition("=")[0].strip().partition(".")[0]
+    return "." in assignment.partition("=")[0] or first in SolverParameter.DESCRIPTOR.fields_by_name
+
+
 def apply(document: SolverDocument, assignments: Sequence[str]) -> SolverDocument:
     """The solver with each assignment made, in order; the document itself stays as it is.
 

@@ -9,23 +9,17 @@ example:
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..proto.errors import ConfigError, Fault
 from .flags import comma_list, one_of
+from .variables import configure_set, settings
 
 if TYPE_CHECKING:
     from ..netdef.blueprint import Blueprint
-
-#: Fields that only a solver has; one of them at the start of a line tells what a file is.
-_SOLVER_FIELDS = re.compile(
-    r"^\s*(net|net_param|train_net|train_net_param|base_lr|lr_policy|max_iter)\s*[:{]", re.MULTILINE
-)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -33,6 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--phase", type=one_of("train", "test"), help="phase of a net (default: both)"
     )
+    configure_set(parser)
     parser.add_argument("--level", type=int, default=0, help="level of the net's state")
     parser.add_argument("--stage", default="", help="stages of the net's state, a comma list")
 
@@ -64,14 +59,15 @@ def plans(
 ) -> Iterator[tuple[str, Blueprint]]:
     """A title and a plan for each net that the file ``name`` declares."""
     from ..netdef import blueprint
+    from ..proto.files import is_solver, read_net
 
-    path = Path(name)
-    if path.is_file() and _SOLVER_FIELDS.search(path.read_text("utf-8", "replace")):
+    if is_solver(name):
         yield from _solver_plans(name, args, faults)
         return
+    values = settings(args)
     for phase in (args.phase.upper(),) if args.phase else ("TRAIN", "TEST"):
         with collecting(faults):
-            plan = blueprint.draw(name, phase, args.level, comma_list(args.stage))
+            plan = blueprint.draw(read_net(name, values), phase, args.level, comma_list(args.stage))
             yield f"{name} ({phase})", plan
 
 
@@ -82,7 +78,7 @@ def _solver_plans(
     from ..proto.files import read_solver
     from ..solvers import checks, nets
 
-    document = read_solver(name)
+    document = read_solver(name, settings(args))
     with collecting(faults):
         checks.check(document)
     definitions = []

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import argparse
 
-from .flags import one_of
+from .flags import at_least, one_of
+from .variables import configure_set, settings
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -23,19 +24,28 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--phase", type=one_of("all", "train", "test"), default="all", help="default ALL"
     )
+    parser.add_argument(
+        "--depth",
+        type=at_least(0),
+        help="draw blocks nested this deep as one box each: 0 closes all (with --phase ALL)",
+    )
+    configure_set(parser)
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..proto.blocks.outline import folded
+    from ..proto.files import read_net
     from .output import diagram
 
+    document = read_net(args.net, settings(args))
     if args.phase == "all":
-        from ..netdef.blueprint import load_definition
-
-        layers, shapes = list(load_definition(args.net).message.layer), {}
+        layers, shapes = list(document.message.layer), {}
+        if args.depth is not None:
+            layers = folded(document, args.depth)
     else:
         from ..netdef.blueprint import draw
 
-        plan = draw(args.net, args.phase.upper())
+        plan = draw(document, args.phase.upper())
         layers, shapes = [each.spec.message for each in plan.order], plan.blob_shapes
     diagram.draw(diagram.lay_out(layers, shapes), args.picture, args.rankdir.upper())
     print(f"Drawing net to {args.picture}")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ..proto.errors import ConfigError
 from . import device
 from .flags import comma_list
+from .variables import configure_set, settings
 
 if TYPE_CHECKING:
     from ..netdef import Net
@@ -21,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 def configure_net(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="", help="net prototxt (required)")
+    configure_set(parser)
     parser.add_argument("--weights", default="", help="one file of weights")
     parser.add_argument("--gpu", default="", help="GPU id; the CPU without it")
     parser.add_argument("--level", type=int, default=0, help="level of the net's state")
@@ -33,11 +35,12 @@ def opened(args: argparse.Namespace, phase: str) -> Iterator[Net]:
     if not args.model:
         raise ConfigError("--model FILE is needed: the prototxt of a net")
     from ..netdef import Net
+    from ..proto.files import read_net
 
     where = device.first(args.gpu)
     logger.info(device.announcement(where))
     net = Net(
-        args.model,
+        read_net(args.model, settings(args)),
         phase,
         level=args.level,
         stages=comma_list(args.stage),

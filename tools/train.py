@@ -31,6 +31,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", default="", help="weights to start from, a comma list")
     parser.add_argument("--snapshot", default="", help=".solverstate to continue from")
     parser.add_argument("--gpu", default="", help="GPU id; wins over the solver's solver_mode")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="value of a variable of the files (width=32) or of a field (base_lr=0.1, "
+        "net.conv1.num_output=32); may be repeated",
+    )
     parser.add_argument("--level", type=int, default=0, help="level of the train net's state")
     parser.add_argument("--stage", default="", help="stages of the train net, a comma list")
     effects = ", ".join(EFFECTS)
@@ -55,13 +63,16 @@ def run(args: argparse.Namespace) -> int:
             "cortado train: give --snapshot to continue a run or --weights to start a new one "
             "from trained weights, not both"
         )
+    from ..proto.blocks import parse_settings
     from ..proto.files import read_solver
-    from ..solvers import Solver
+    from ..solvers import Solver, overrides
     from ..solvers.solver import choose_device
     from .output.log import write
     from .output.progress import live
 
-    document = read_solver(args.solver)
+    variables = parse_settings(each for each in args.set if not overrides.is_field(each))
+    document = read_solver(args.solver, variables)
+    document = overrides.apply(document, [each for each in args.set if overrides.is_field(each)])
     where = choose_device(document, device.for_training(args.gpu))
     logger.info(device.announcement(str(where)))
     # A snapshot holds the weights, so those that the solver names must not be loaded over them.

@@ -12,7 +12,7 @@ from .copies import Copier, located
 from .definitions import Definition, define, is_required, named_values, split, twice, value_of
 from .includes import Includes
 from .names import Names
-from .origins import ExpandedSource, Frame
+from .origins import TURN, ExpandedSource, Frame
 from .settings import Settings
 from .uses import RULES, Use, check_kind, single
 from .values import Blob, ExpansionError, Variable, Variables, from_python, show
@@ -178,7 +178,7 @@ class _Expander:
         source = self._source.frame(base).source
         for turn in range(next(iter(lengths.values()))):
             self._step(offset)
-            frame = self._source.add(source, offset, "repeat")
+            frame = self._source.add(source, offset, TURN)
             inner = Variables(variables, names)
             values: dict[str, Variable] = {}
             frame.values = values

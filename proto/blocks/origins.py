@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 from ..errors import Location, Source
 from .values import Variable, show_all
 
+#: The title of a frame for one turn of a repetition.
+TURN = "repeat"
+
 
 @dataclass(slots=True)
 class Frame:

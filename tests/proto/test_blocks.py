@@ -8,7 +8,7 @@ import pytest
 
 from cortado.proto.blocks import parse_settings
 from cortado.proto.blocks.expressions import compile_expression, compile_text
-from cortado.proto.blocks.outline import Group, outline
+from cortado.proto.blocks.outline import Group, folded, outline
 from cortado.proto.caffe_pb2 import NetParameter, SolverParameter
 from cortado.proto.errors import ConfigError
 from cortado.proto.files import read_net, read_solver
@@ -201,3 +201,16 @@ def test_outline_shows_the_nesting() -> None:
     assert isinstance(use, Group)
     assert use.title == "one u id: 2"
     assert [layer.name for layer in use.children] == ["u/n2"]
+
+
+def test_blocks_can_be_folded_into_single_layers() -> None:
+    text = f"""block {{ name: "one" bottom: "x"
+      layer {{ name: "c" type: "Convolution" bottom: "x" top: "c" }}
+      layer {{ name: "r" type: "ReLU" bottom: "c" top: "c" }} }}
+    block {{ name: "two" layer {{ name: "a" type: "one" }} layer {{ name: "b" type: "one" }} }}
+    {DATA} repeat {{ with {{ i: [1, 2] }} layer {{ name: "u$i" type: "two" }} }}"""
+    document = parse(text, NetParameter)
+    closed = NetParameter(layer=folded(document, 0))
+    assert wires(closed)[1:] == ["two u1: data -> u1/b/c", "two u2: u1/b/c -> u2/b/c"]
+    assert [layer.name for layer in folded(document, 1)][1:3] == ["one a", "one b"]
+    assert folded(document, 2) == list(document.message.layer)

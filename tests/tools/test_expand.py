@@ -57,3 +57,37 @@ def test_deploy_prints_a_net_for_use(capsys: pytest.CaptureFixture[str]) -> None
     assert list(shape.dim) == [2, 3, 64, 64]
     assert main(["deploy", NET, "--shape", "data=2,x"]) == 2
     assert "must be a blob and its sizes" in capsys.readouterr().err
+
+
+SMALL = """with { width: 8 }
+layer { name: "data" type: "DummyData" top: "data" top: "label" dummy_data_param {
+  shape { dim: [2, 3] } shape { dim: 2 } } }
+block { name: "fc" bottom: "x" with { i: required }
+  layer { name: "ip$i" type: "InnerProduct" bottom: "x" top: "ip$i"
+    inner_product_param { num_output: $width } } }
+repeat { with { i: [1, 2] } layer { type: "fc" with { i: $i } } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip2" bottom: "label" top: "loss" }
+"""
+
+
+def test_whatever_takes_a_prototxt_takes_the_short_form(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    net, solver = tmp_path / "net.prototxt", tmp_path / "solver.prototxt"
+    net.write_text(SMALL)
+    solver.write_text(
+        f'with {{ turns: 9 }} net: "{net}" base_lr: ${{0.01 * turns}} lr_policy: "fixed" '
+        f'max_iter: $turns snapshot: 1 snapshot_prefix: "{tmp_path}/s" solver_mode: CPU'
+    )
+    assert "2x5" in output(capsys, "check", str(net), "--set", "width=5")
+    assert "2x6" in output(capsys, "check", str(solver), "--set", "width=6", "--set", "turns=1")
+    assert main(["check", str(solver), "--set", "wide=6"]) == 2
+    assert "has no variable 'wide'" in capsys.readouterr().err
+    assert main(["time", "--model", str(net), "--iterations", "1", "--set", "width=5"]) == 0
+    train = ["train", "--solver", str(solver), "--set", "turns=2", "--set", "width=4"]
+    assert main([*train, "--set", "base_lr=0.5"]) == 0
+    assert (tmp_path / "s_iter_2.caffemodel").exists()
+    assert not (tmp_path / "s_iter_3.caffemodel").exists()
+    drawing = tmp_path / "net.dot"
+    assert main(["draw_net", str(net), str(drawing), "--depth", "0"]) == 0
+    assert "fc i: 2" in drawing.read_text()
