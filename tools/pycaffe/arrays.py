@@ -65,6 +65,13 @@ class Array:
         self.owned = owned
         self._fetched = False
 
+    def release(self) -> None:
+        """Free memory that nobody looks at: new values are about to come."""
+        if self._view is not None and self._view() is None:
+            self._view = None
+        if self._view is None:
+            self._tensor = None
+
     def view(self) -> np.ndarray:
         """The values as a numpy array; what is written into it counts."""
         if self.device.type == "cpu":

@@ -12,7 +12,7 @@ import numpy as np
 
 from .blob import NetBlob
 
-Batch = dict[str, np.ndarray]
+Batch = dict[str, Any]
 
 
 class Batches:
@@ -71,7 +71,8 @@ class Batches:
         forward, backward = (self._batch(arrays) if arrays else iter(()) for arrays in given)
         all_data: list[Batch] = []
         all_diffs: list[Batch] = []
-        for tops, gradients in zip_longest(forward, backward, fillvalue={}):
+        nothing: Batch = {}
+        for tops, gradients in zip_longest(forward, backward, fillvalue=nothing):
             data = self.forward(blobs=blobs, **tops)
             all_data.append({name: values.copy() for name, values in data.items()})
             diff = self.backward(diffs=diffs, **gradients)

@@ -43,7 +43,8 @@ class ImageNet(Net):
         """The first output for (H, W, K) images, each prepared for the net."""
         name = self.inputs[0]
         prepared = np.stack([self.transformer.preprocess(name, image) for image in images])
-        return self.forward_all(**{name: prepared})[self.outputs[0]]
+        found: np.ndarray = self.forward_all(None, **{name: prepared})[self.outputs[0]]
+        return found
 
 
 class Classifier(ImageNet):

@@ -123,7 +123,7 @@ def crop(top_from: Top, top_to: Top) -> Top:
     assert (scale == 1).all(), f"scale mismatch on crop (a = {scale})"
     assert (shift <= 0).all(), f"cannot crop negative offset (b = {shift})"
     assert (np.round(shift) == shift).all(), f"cannot crop noninteger offset (b = {shift})"
-    offset = [int(value) for value in -np.round(shift)]
+    offset = [int(value) for value in np.atleast_1d(-np.round(shift))]
     top = L.Crop(top_from, top_to, crop_param={"axis": axis + 1, "offset": offset})
     assert isinstance(top, Top)
     return top

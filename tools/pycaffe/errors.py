@@ -20,10 +20,15 @@ def caffe_errors(place: str = "") -> Iterator[None]:
     try:
         yield
     except (CortadoError, LayerError) as error:
-        original = _raised_by_layer(error)
-        if original is not None:
-            raise original from error
-        raise RuntimeError(f"{place}: {error}" if place else str(error)) from error
+        raise as_caffe(error, place) from error
+
+
+def as_caffe(error: CortadoError | LayerError, place: str = "") -> BaseException:
+    """What a script gets to see for ``error``."""
+    original = _raised_by_layer(error)
+    if original is not None:
+        return original
+    return RuntimeError(f"{place}: {error}" if place else str(error))
 
 
 def _raised_by_layer(error: BaseException) -> BaseException | None:

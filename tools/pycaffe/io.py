@@ -99,7 +99,7 @@ def load_image(filename: str | os.PathLike[str], color: bool = True) -> np.ndarr
     pixels = cv2.imread(path, cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise ValueError(f"{path!r} is not an image that can be read")
-    scale = np.iinfo(pixels.dtype).max if np.issubdtype(pixels.dtype, np.integer) else 1
+    scale = {"u": 2 ** (8 * pixels.dtype.itemsize) - 1}.get(pixels.dtype.kind, 1)
     image = pixels.astype(np.float32) / np.float32(scale)
     if image.ndim == 2:
         image = image[:, :, np.newaxis]

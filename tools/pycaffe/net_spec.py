@@ -10,7 +10,6 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from ...proto import caffe_pb2
@@ -49,7 +48,7 @@ def assign_proto(proto: Message, name: str, val: Any) -> None:
             if isinstance(value, Mapping):
                 _fill(target.add(), value)
             else:
-                target.append(_scalar(field, value))
+                target.append(_scalar(value))
     elif isinstance(val, Mapping):
         message = getattr(proto, name)
         message.SetInParent()
@@ -57,7 +56,7 @@ def assign_proto(proto: Message, name: str, val: Any) -> None:
     elif field.message_type is not None:
         getattr(proto, name).CopyFrom(val)
     else:
-        setattr(proto, name, _scalar(field, val))
+        setattr(proto, name, _scalar(val))
 
 
 def _fill(message: Message, values: Mapping[str, Any]) -> None:
@@ -65,7 +64,7 @@ def _fill(message: Message, values: Mapping[str, Any]) -> None:
         assign_proto(message, name, value)
 
 
-def _scalar(field: FieldDescriptor, value: Any) -> Any:
+def _scalar(value: Any) -> Any:
     """``value`` as protobuf takes it: numpy's numbers become Python's."""
     return value.item() if hasattr(value, "item") and hasattr(value, "dtype") else value
 

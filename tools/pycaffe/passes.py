@@ -16,7 +16,8 @@ from torch import Tensor
 from ...layers.base import Layer
 from ...layers.data.input import Input
 from ...netdef.steps import SourceStep, Step
-from .errors import caffe_errors
+from ...proto.errors import CortadoError, LayerError
+from .errors import as_caffe, caffe_errors
 from .stages import Record, Stage
 
 Callback = Callable[[int], object]
@@ -37,53 +38,26 @@ class Passes:
     def forward(self, start: int, end: int, device: torch.device) -> list[Tensor]:
         """Run the layers ``start`` to ``end``; returns the terms of the loss."""
         terms: list[Tensor] = []
-        for index in range(start, end + 1):
-            for callback in self.before_forward:
-                callback(index)
-            stage = self.stages[index]
-            with caffe_errors(f"layer {stage.name!r}"):
+        for stage in self.stages[start : end + 1]:
+            stage.record = None  # its memory serves this pass
+        before = torch.is_grad_enabled()
+        index = start
+        try:
+            for index in range(start, end + 1):
+                for callback in self.before_forward:
+                    callback(index)
+                stage = self.stages[index]
                 if isinstance(stage.step, SourceStep):
-                    self._fetch(stage.step, stage, device)
+                    _fetch(stage.step, stage, device)
                 else:
-                    terms += self._run(stage.step, stage)
-            for callback in self.after_forward:
-                callback(index)
+                    terms += _run(stage.step, stage)
+                for callback in self.after_forward:
+                    callback(index)
+        except (CortadoError, LayerError) as error:
+            raise as_caffe(error, f"layer {self.stages[index].name!r}") from error
+        finally:
+            torch.set_grad_enabled(before)
         return terms
-
-    def _fetch(self, step: SourceStep, stage: Stage, device: torch.device) -> None:
-        if step.source.delivers:
-            for blob, values in zip(stage.tops, step.source.next(device), strict=True):
-                blob.put(values)
-
-    def _run(self, step: Step, stage: Stage) -> list[Tensor]:
-        tops = self._compute(step, stage)
-        for blob, top in zip(stage.tops, tops, strict=True):
-            blob.put(top.detach())
-        terms = []
-        for index, weight in step.losses.items():
-            term = stage.tops[index].values.tensor.sum()
-            terms.append(term if weight == 1 else term * weight)
-        return terms
-
-    def _compute(self, step: Step, stage: Stage) -> Sequence[Tensor]:
-        """The tops for the bottoms as they are now, recorded if backward will pass here."""
-        for tie in step.views:
-            tie.apply()
-        bottoms = [blob.values.tensor.detach() for blob in stage.bottoms]
-        if not step.needs_backward:
-            with torch.no_grad():
-                result = step.layer(*bottoms)
-            stage.record = None
-            return (result,) if isinstance(result, Tensor) else result
-        for index in stage.wants:
-            bottoms[index].requires_grad_()
-        with torch.enable_grad():
-            result = step.layer(*bottoms)
-        tops = (result,) if isinstance(result, Tensor) else result
-        parameters = stage.parameters()
-        versions = [parameter._version for parameter in parameters]
-        stage.record = Record(bottoms, parameters, tops, versions)
-        return tops
 
     # -- backward ----------------------------------------------------------------------------------
 
@@ -102,7 +76,7 @@ class Passes:
     def _back(self, step: Step, stage: Stage) -> None:
         record = stage.record
         if record is None or not record.valid:
-            record = self._replay(step, stage)
+            record = _replay(step, stage)
         pairs = [
             (top, blob.gradient.tensor.view(top.shape))
             for top, blob in zip(record.tops, stage.tops, strict=True)
@@ -121,14 +95,6 @@ class Passes:
         for parameter, gradient in zip(record.parameters, found[len(wants) :], strict=True):
             if gradient is not None:
                 _add(parameter, gradient, given)
-
-    def _replay(self, step: Step, stage: Stage) -> Record:
-        """Record a layer that was not run since its parameters changed, or never: its statistics
-        stay as they are."""
-        with _kept_buffers(step.layer):
-            self._compute(step, stage)
-        assert stage.record is not None
-        return stage.record
 
     # -- shapes ------------------------------------------------------------------------------------
 
@@ -152,6 +118,61 @@ class Passes:
         """Whether layer ``index`` is an Input, whose tops the script fills."""
         step = self.stages[index].step
         return isinstance(step, SourceStep) and isinstance(step.source, Input)
+
+
+def _fetch(step: SourceStep, stage: Stage, device: torch.device) -> None:
+    if step.source.delivers:
+        for blob, values in zip(stage.tops, step.source.next(device), strict=True):
+            blob.put(values)
+
+
+def _run(step: Step, stage: Stage) -> list[Tensor]:
+    """Compute the tops of a layer; returns its terms of the loss."""
+    for blob in stage.tops:
+        if blob not in stage.bottoms:
+            blob.values.release()
+    tops = _compute(step, stage)
+    for blob, top in zip(stage.tops, tops, strict=True):
+        blob.put(top.detach())
+    terms = []
+    for index, weight in step.losses.items():
+        term = stage.tops[index].values.tensor.sum()
+        terms.append(term if weight == 1 else term * weight)
+    return terms
+
+
+def _compute(step: Step, stage: Stage) -> Sequence[Tensor]:
+    """The tops for the bottoms as they are now, recorded if backward will pass here.
+
+    Leaves the gradient mode as this layer needs it; who calls it restores the mode.
+    """
+    for tie in step.views:
+        tie.apply()
+    bottoms = [blob.values.tensor.detach() for blob in stage.bottoms]
+    for index in stage.wants:
+        bottoms[index].requires_grad_()
+    if torch.is_grad_enabled() != step.needs_backward:
+        torch.set_grad_enabled(step.needs_backward)
+    result = step.layer(*bottoms)
+    tops = (result,) if isinstance(result, Tensor) else result
+    if step.needs_backward:
+        parameters = stage.parameters()
+        versions = [parameter._version for parameter in parameters]
+        stage.record = Record(bottoms, parameters, tops, versions)
+    return tops
+
+
+def _replay(step: Step, stage: Stage) -> Record:
+    """Record a layer that was not run since its parameters changed, or never: its statistics stay
+    as they are."""
+    before = torch.is_grad_enabled()
+    try:
+        with _kept_buffers(step.layer):
+            _compute(step, stage)
+    finally:
+        torch.set_grad_enabled(before)
+    assert stage.record is not None
+    return stage.record
 
 
 def loss_of(terms: Sequence[Tensor]) -> float:

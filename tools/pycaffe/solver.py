@@ -225,7 +225,8 @@ def get_solver(solver_file: str | os.PathLike[str]) -> Solver:
     """The solver of the type that the file names; SGD if it names none."""
     with caffe_errors():
         name = read_solver(check_file(solver_file)).message.type
-    for cls in (SGDSolver, *SGDSolver.__subclasses__()):
+    known: list[type[Solver]] = [SGDSolver, *SGDSolver.__subclasses__()]
+    for cls in known:
         if cls._type == name:
             return cls(solver_file)
     return Solver(solver_file)  # a rule that Caffe has not

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from ...layers.base import Context, Layer
+from ...layers.base import Context, Layer, Shape
 from ...layers.registry import find
 from ...netdef import Net as Module
 from ...netdef import backward
@@ -74,7 +74,7 @@ class Stage:
     def parameters(self) -> list[Tensor]:
         """The torch parameters that get a gradient here, those of owners for shared ones."""
         assert isinstance(self.step, Step)
-        own = list(self.step.layer.parameters())
+        own = [tensor for tensor in self.step.layer._parameters.values() if tensor is not None]
         own += [getattr(tie.owner, tie.owner_attribute) for tie in self.ties if tie.reshapes]
         return [parameter for parameter in own if parameter.requires_grad]
 
@@ -122,7 +122,7 @@ def stages_of(module: Module) -> tuple[list[Stage], dict[str, NetBlob]]:
 def _with_splits(module: Module) -> list[Step | SourceStep]:
     """The steps of ``module`` with Splits between them, wired as Caffe wires them."""
     steps: list[Step | SourceStep] = []
-    shapes = {}
+    shapes: dict[str, Shape] = {}
     for message, index in insert_splits(module.to_message().layer):
         if index is None:
             steps.append(_split_step(message, shapes[message.bottom[0]]))
