@@ -6,7 +6,8 @@ already brought from the device. Each class says which of Caffe's log lines it s
 
 The order of a run, as in Caffe (a block in brackets comes only where the solver asks for it)::
 
-    NetCreated (train), NetCreated (each test net), SolverReady, [WeightsLoaded ...]
+    NetCreated, NetBuilt (train), NetCreated, NetBuilt (each test net), SolverReady
+    [WeightsLoaded ...]
     TrainingStarted, [Restored]
     every iteration:
         [TestStarted, TestFinished | TestInterrupted]       for each test net, before training
@@ -25,6 +26,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..netdef.description import NetDescription
 
 
 class Event:
@@ -63,6 +68,14 @@ class NetCreated(Event):
     index: int | None
     origin: str
     source: str
+
+
+@dataclass(frozen=True, slots=True)
+class NetBuilt(Event):
+    """The net of the NetCreated before it stands: Caffe's lines from ``Creating Layer`` to
+    ``Network initialization done.``"""
+
+    net: NetDescription
 
 
 @dataclass(frozen=True, slots=True)

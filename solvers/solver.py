@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ..netdef import Net
+from ..netdef.description import describe
 from ..proto.caffe_pb2 import SolverParameter
 from ..proto.errors import ConfigError, Fault, ResourceError
 from ..proto.files import read_solver
@@ -106,10 +107,12 @@ class Solver:
         definition = nets.train_definition(self.document, level, stages)
         self.emit(events.NetCreated("TRAIN", None, definition.origin, definition.source))
         train = definition.build(str(self.device))
+        self.emit(events.NetBuilt(describe(train)))
         tests = []
         for index, definition in enumerate(nets.test_definitions(self.document)):
             self.emit(events.NetCreated("TEST", index, definition.origin, definition.source))
             tests.append(definition.build(str(self.device), share_with=train))
+            self.emit(events.NetBuilt(describe(tests[-1])))
         for net in (train, *tests):
             for step in net.sources:
                 step.source.seed(self.seed)

@@ -35,7 +35,9 @@ def opened(args: argparse.Namespace, phase: str) -> Iterator[Net]:
     if not args.model:
         raise ConfigError("--model FILE is needed: the prototxt of a net")
     from ..netdef import Net
+    from ..netdef.description import describe
     from ..proto.files import read_net
+    from .output.log import net_lines
 
     where = device.first(args.gpu)
     logger.info(device.announcement(where))
@@ -48,6 +50,8 @@ def opened(args: argparse.Namespace, phase: str) -> Iterator[Net]:
         weights=Path(args.weights) if args.weights else None,
         device=where,
     )
+    for level, line in net_lines(describe(net)):
+        logger.log(level, "%s", line)
     try:
         yield net
     finally:

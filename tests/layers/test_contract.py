@@ -173,7 +173,6 @@ def test_the_batch_may_change_between_forwards(case: LayerCase) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @every_case
 def test_cuda_agrees_without_waiting_for_the_device(case: LayerCase) -> None:
     host, device = case.ready(), case.ready().to("cuda")

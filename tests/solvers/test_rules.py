@@ -64,7 +64,6 @@ def test_layout_does_not_matter(rule: str) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 @pytest.mark.parametrize("rule", rule_names())
 def test_cuda_agrees_with_cpu(rule: str) -> None:
     settings = solver(rule, weight_decay=0.01, iter_size=2, clip_gradients=0.3)

@@ -72,7 +72,9 @@ def test_test_prints_batches_and_means(folder, weights, capsys):
     tokens = ["test", "-model", "net.prototxt", "-weights", weights, "-iterations", "3"]
     assert cli.main(tokens) == 0
     messages = lines_of(capsys.readouterr().err)
-    assert messages[:2] == ["Use CPU.", "Running for 3 iterations."]
+    assert messages[0] == "Use CPU."
+    built = messages.index("Network initialization done.")
+    assert messages[built + 1] == "Running for 3 iterations."
     losses = [float(m.split("= ")[1]) for m in messages if re.match(r"Batch \d, loss = ", m)]
     assert len(losses) == 3
     mean = sum(losses) / 3

@@ -79,6 +79,5 @@ def test_training_on_several_gpus_is_refused(gpus):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_description_of_a_gpu():
     assert device.describe_gpu(0)["Name"] == torch.cuda.get_device_name(0)

@@ -6,11 +6,16 @@ Values are printed with six significant digits; not-a-number is ``nan`` and neve
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Iterator
 from functools import singledispatch
+from typing import TYPE_CHECKING
 
 from ...solvers import events
 from ...solvers.events import Event, Output
+
+if TYPE_CHECKING:
+    from ...netdef.description import BuiltLayer, NetDescription
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +45,37 @@ def weighted(output: Output) -> str:
     return text
 
 
+def net_lines(net: NetDescription) -> Iterator[Line]:
+    """What Caffe says while it builds a net."""
+    for layer in net.layers:
+        yield from layer_lines(layer)
+    for layer in reversed(net.layers):
+        verb = "needs" if layer.needs_backward else "does not need"
+        yield INFO, f"{layer.name} {verb} backward computation."
+    for blob in net.outputs:
+        yield INFO, f"This network produces output {blob}"
+    yield INFO, "Network initialization done."
+
+
+def layer_lines(layer: BuiltLayer) -> Iterator[Line]:
+    yield INFO, f"Creating Layer {layer.name}"
+    for blob in layer.bottoms:
+        yield INFO, f"{layer.name} <- {blob}"
+    for index, blob in enumerate(layer.tops):
+        in_place = layer.bottoms[index : index + 1] == (blob,)
+        yield INFO, f"{layer.name} -> {blob}{' (in-place)' if in_place else ''}"
+    yield INFO, f"Setting up {layer.name}"
+    for shape, weight in zip(layer.top_shapes, layer.loss_weights, strict=True):
+        sizes = "".join(f"{size} " for size in shape)
+        yield INFO, f"Top shape: {sizes}({math.prod(shape)})"
+        if weight:
+            yield INFO, f"    with loss weight {number(weight)}"
+    yield INFO, f"Memory required for data: {layer.bytes}"
+    for each in layer.shared:
+        owner = f"owned by layer '{each.owner}', param index {each.index}"
+        yield INFO, f"Sharing parameters '{each.name}' {owner}"
+
+
 @singledispatch
 def lines(event: Event) -> Iterable[Line]:
     """The log lines that ``event`` stands for; none for events that are not logged."""
@@ -51,6 +87,11 @@ def _(event: events.NetCreated) -> Iterable[Line]:
     kind = "training net" if event.phase == "TRAIN" else f"test net (#{event.index})"
     origin = f"from net file: {event.source}" if event.source else f"from {event.origin}"
     yield INFO, f"Creating {kind} {origin}"
+
+
+@lines.register
+def _(event: events.NetBuilt) -> Iterable[Line]:
+    return net_lines(event.net)
 
 
 @lines.register
