@@ -111,6 +111,7 @@ class Layer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.blobs: list[Blob] = []
+        self._constants: dict[str, tuple[float, ...]] = {}
 
     @classmethod
     def from_message(cls, message: caffe_pb2.LayerParameter, context: Context) -> Layer:
@@ -141,6 +142,11 @@ class Layer(nn.Module):
             self.register_buffer(name, empty)
         self.blobs.append(Blob(name, filler, learnable))
 
+    def add_constant(self, name: str, values: Sequence[float]) -> None:
+        """Declare numbers that forward needs on the device, as buffer ``name``; no blob."""
+        self.register_buffer(name, torch.empty(len(values), device="meta"), persistent=False)
+        self._constants[name] = tuple(values)
+
     def blob(self, index: int) -> Tensor:
         """The parameter blob at ``index`` in Caffe's order."""
         tensor = getattr(self, self.blobs[index].name)
@@ -162,6 +168,9 @@ class Layer(nn.Module):
             if blob.learnable:
                 values = nn.Parameter(values, requires_grad=declared.requires_grad)
             setattr(self, blob.name, values)
+        for name, constants in self._constants.items():
+            if getattr(self, name).is_meta:
+                setattr(self, name, torch.tensor(constants, device=device))
 
     def infer(self, bottoms: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Meta tensors of the tops for meta tensors of the bottoms."""
