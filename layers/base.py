@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from ..proto import caffe_pb2
 from ..proto.errors import LayerError
-from .arguments import arguments, matching
+from .arguments import construct
 from .fillers import Filler, constant
 
 Shape = tuple[int, ...]
@@ -118,13 +118,11 @@ class Layer(nn.Module):
         """Build the layer that ``message`` declares, for bottoms of ``context.shapes``.
 
         Unless a subclass does otherwise, each argument of the constructor is the field of this
-        name in the layer's own message; an argument ``context`` is the context. Raises LayerError,
-        with the field's path, for a value that cannot work.
+        name in the layer's own message, or in the block called after its type; an argument
+        ``context`` is the context. Raises LayerError, with the field's path, for a value that
+        cannot work.
         """
-        given: dict[str, Any] = {"context": context}
-        if cls.message_field:
-            given.update(arguments(getattr(message, cls.message_field), cls.message_field))
-        return cls(**matching(cls, given))
+        return construct(cls, message, context)
 
     def add_blob(
         self, name: str, shape: Sequence[int], filler: Filler | None = None, learnable: bool = True

@@ -85,5 +85,9 @@ class TripletLoss(LossLayer):
                 f"{tuple(positive.shape)} and {tuple(negative.shape)}",
                 "bottom",
             )
-        rows = (widened(x).reshape(x.shape[0], -1) for x in (anchor, positive, negative))
-        return F.triplet_margin_loss(*rows, margin=self.margin, p=self.p, swap=self.swap)
+        anchor, positive, negative = (
+            widened(x).reshape(x.shape[0], -1) for x in (anchor, positive, negative)
+        )
+        return F.triplet_margin_loss(
+            anchor, positive, negative, margin=self.margin, p=self.p, swap=self.swap
+        )

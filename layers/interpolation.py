@@ -56,7 +56,7 @@ class Interpolation(Layer):
             )
         if min(height or 1, width or 1) < 1 or (factor is not None and factor <= 0):
             raise LayerError("height, width and factor must be positive", self.message_field)
-        self.size = (height, width) if both else None
+        self.size = (height, width) if height and width else None
         self.factor = factor
         self.options: dict[str, Any] = {"mode": _MODES[mode]}
         if self.options["mode"] in _WITH_CORNERS:
@@ -72,8 +72,10 @@ class Interpolation(Layer):
             raise LayerError(
                 f"the bottoms must have 4 axes (N, C, H, W), got shape {tuple(x.shape)}", "bottom"
             )
-        size = self.size if like is None else like.shape[2:]
-        if self.factor is not None:
+        size: tuple[int, ...] | None = self.size
+        if like is not None:
+            size = tuple(like.shape[2:])
+        elif self.factor is not None:
             size = tuple(int(length * self.factor) for length in x.shape[2:])
         return F.interpolate(x, size, **self.options)
 
