@@ -18,15 +18,35 @@ _PUBLIC = {
     "Net": ".netdef",
     "Solver": ".solvers",
     "CortadoError": ".proto.errors",
+    # For layers of one's own (docs/own_layer.md).
+    "Context": ".layers.base",
+    "Filler": ".layers.fillers",
+    "Layer": ".layers.base",
+    "LayerError": ".proto.errors",
+    "register": ".layers.registry",
     "zoo": ".model_zoo",
 }
 
-__all__ = ["CortadoError", "Net", "Solver", "__version__", "zoo"]
+__all__ = [
+    "Context",
+    "CortadoError",
+    "Filler",
+    "Layer",
+    "LayerError",
+    "Net",
+    "Solver",
+    "__version__",
+    "register",
+    "zoo",
+]
 
 if TYPE_CHECKING:
+    from .layers.base import Context, Layer
+    from .layers.fillers import Filler
+    from .layers.registry import register
     from .model_zoo import zoo
     from .netdef import Net
-    from .proto.errors import CortadoError
+    from .proto.errors import CortadoError, LayerError
     from .solvers import Solver
 
 

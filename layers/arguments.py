@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
 from ..proto import caffe_pb2
-from . import fillers
+from . import fillers, own
+
+T = TypeVar("T")
 
 
 def arguments(param: Message, path: str) -> dict[str, Any]:
@@ -30,6 +32,20 @@ def arguments(param: Message, path: str) -> dict[str, Any]:
         elif param.HasField(field.name) or field.has_default_value:
             found[field.name] = value
     return found
+
+
+def construct(cls: type[T], message: caffe_pb2.LayerParameter, context: object) -> T:
+    """A ``cls`` whose arguments are the fields of these names in the layer's own message.
+
+    Where the schema has no such message, they are those of the block called after the layer's
+    type. An argument ``context`` is the context.
+    """
+    given: dict[str, Any] = {"context": context}
+    field = getattr(cls, "message_field", "")
+    if field:
+        given.update(arguments(getattr(message, field), field))
+    given.update(own.arguments(cls, message))
+    return cls(**matching(cls, given))
 
 
 @cache

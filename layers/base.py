@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from ..proto import caffe_pb2
 from ..proto.errors import LayerError
-from .arguments import arguments, matching
+from .arguments import construct
 from .fillers import Filler, constant
 
 Shape = tuple[int, ...]
@@ -111,19 +111,18 @@ class Layer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.blobs: list[Blob] = []
+        self._constants: dict[str, tuple[float, ...]] = {}
 
     @classmethod
     def from_message(cls, message: caffe_pb2.LayerParameter, context: Context) -> Layer:
         """Build the layer that ``message`` declares, for bottoms of ``context.shapes``.
 
         Unless a subclass does otherwise, each argument of the constructor is the field of this
-        name in the layer's own message; an argument ``context`` is the context. Raises LayerError,
-        with the field's path, for a value that cannot work.
+        name in the layer's own message, or in the block called after its type; an argument
+        ``context`` is the context. Raises LayerError, with the field's path, for a value that
+        cannot work.
         """
-        given: dict[str, Any] = {"context": context}
-        if cls.message_field:
-            given.update(arguments(getattr(message, cls.message_field), cls.message_field))
-        return cls(**matching(cls, given))
+        return construct(cls, message, context)
 
     def add_blob(
         self, name: str, shape: Sequence[int], filler: Filler | None = None, learnable: bool = True
@@ -140,6 +139,11 @@ class Layer(nn.Module):
         else:
             self.register_buffer(name, empty)
         self.blobs.append(Blob(name, filler, learnable))
+
+    def add_constant(self, name: str, values: Sequence[float]) -> None:
+        """Declare numbers that forward needs on the device, as buffer ``name``; no blob."""
+        self.register_buffer(name, torch.empty(len(values), device="meta"), persistent=False)
+        self._constants[name] = tuple(values)
 
     def blob(self, index: int) -> Tensor:
         """The parameter blob at ``index`` in Caffe's order."""
@@ -162,6 +166,9 @@ class Layer(nn.Module):
             if blob.learnable:
                 values = nn.Parameter(values, requires_grad=declared.requires_grad)
             setattr(self, blob.name, values)
+        for name, constants in self._constants.items():
+            if getattr(self, name).is_meta:
+                setattr(self, name, torch.tensor(constants, device=device))
 
     def infer(self, bottoms: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Meta tensors of the tops for meta tensors of the bottoms."""

@@ -52,6 +52,22 @@ def read_ignore_label(
     return param.ignore_label if param.HasField("ignore_label") else None
 
 
+def read_class_weight(param: caffe_pb2.LossParameter, classes: int) -> tuple[float, ...] | None:
+    """``class_weight``, None where it is not given; LayerError unless there are ``classes``."""
+    weights = tuple(param.class_weight)
+    if weights and len(weights) != classes:
+        raise LayerError(
+            f"class_weight must be given once for each of the {classes} classes, "
+            f"got {len(weights)} values",
+            "loss_param.class_weight",
+        )
+    if min(weights, default=0.0) < 0:
+        raise LayerError(
+            f"class_weight must not be negative, got {min(weights):g}", "loss_param.class_weight"
+        )
+    return weights or None
+
+
 def normalizer(mode: int, outer: int, inner: int, counted: Tensor | None) -> float | Tensor:
     """What a sum of losses is divided by; at least 1.
 

@@ -7,10 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..proto import caffe_pb2
 from ..proto.errors import LayerError
-from .base import Layer, exactly
+from .base import Context, Layer, between, exactly
 from .recurrent import LSTMSteps, Recurrent
 from .registry import register
+from .whole_sequences import WholeSequences
 
 
 @register("LSTM")
@@ -25,14 +27,44 @@ class LSTM(Recurrent):
     give h_0 and c_0, and two further tops h_T and c_T, ``(1, N, num_output)``, all without
     gradient. Blobs: ``weight_x``, ``bias``, with a static input ``weight_static``, then
     ``weight_h``. ``debug_info`` is refused. Hochreiter and Schmidhuber 1997.
+
+    Beyond Caffe: with x as its only bottom the layer reads whole sequences, each from a state of
+    zeros, by torch's fused kernels. Then ``num_layers`` (1) may lie upon each other with dropout of
+    ``dropout_ratio`` between them, and with ``bidirectional`` a second set of weights reads each
+    sequence backward: the top is ``(T, N, 2 num_output)``, forward first. The blobs and the order
+    of the gates (i, f, g, o) are then those of torch.nn.LSTM.
     """
 
+    bottoms = between(1, 5)
     states = ("hidden", "cell")
     gates = 4
+
+    @classmethod
+    def from_message(cls, message: caffe_pb2.LayerParameter, context: Context) -> Layer:
+        if len(context.shapes) == 1:
+            return WholeLSTM.from_message(message, context)
+        for name in ("num_layers", "bidirectional", "dropout_ratio"):
+            if message.recurrent_param.HasField(name):
+                raise LayerError(
+                    f"{name} needs whole sequences: give x as the only bottom",
+                    f"recurrent_param.{name}",
+                )
+        return super().from_message(message, context)
 
     def steps(self, projected: Tensor, cont: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         tops: tuple[Tensor, ...] = LSTMSteps.apply(projected, cont, self.weight_h, *state)
         return tops
+
+
+class WholeLSTM(WholeSequences):
+    """The LSTM of whole sequences."""
+
+    gates = 4
+
+    def run(self, x: Tensor, state: Tensor, weights: list[Tensor], active: bool) -> Tensor:
+        arguments = (self.bias_term, self.num_layers, self.dropout_ratio, active)
+        y: Tensor = torch.lstm(x, (state, state), weights, *arguments, self.bidirectional, False)[0]
+        return y
 
 
 @register("LSTMUnit")

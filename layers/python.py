@@ -18,6 +18,7 @@ from torch import Tensor
 from ..proto import caffe_pb2
 from ..proto.errors import LayerError
 from .base import TEST, TRAIN, Context, Layer, Shape, at_least
+from .imports import searching
 from .registry import register
 
 
@@ -231,9 +232,5 @@ def _importable() -> Iterator[None]:
         stand_in = ModuleType("caffe", "What Cortado offers to layers written for Caffe.")
         stand_in.__dict__.update(Layer=PythonLayer, TRAIN=TRAIN, TEST=TEST)
         sys.modules["caffe"] = stand_in
-    folder = str(Path.cwd())
-    sys.path.insert(0, folder)
-    try:
+    with searching([Path.cwd()]):
         yield
-    finally:
-        sys.path.remove(folder)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..proto import caffe_pb2
@@ -17,6 +19,7 @@ from .losses import (
     LossLayer,
     check_labels,
     normalizer,
+    read_class_weight,
     read_ignore_label,
     read_normalization,
     split_labels,
@@ -26,6 +29,8 @@ from .registry import register
 
 #: Caffe takes the logarithm of probabilities not below the smallest normal float.
 FLOOR = torch.finfo(torch.float32).tiny
+#: What torch's own loss is told to pass over.
+IGNORED = -100
 
 
 @register("SoftmaxWithLoss")
@@ -40,10 +45,17 @@ class SoftmaxWithLoss(LossLayer, ClassifyingLayer):
 
     Beyond Caffe labels may have the shape of the scores: the share of each class, as mixup makes
     them. The loss is then -sum of share * log softmax(x).
+
+    Beyond Caffe: ``class_weight``, once for each class, multiplies the loss of the positions of a
+    class, and VALID divides by the sum of their weights; ``label_smoothing`` e (0) puts 1 - e of
+    the target on the label and spreads e evenly over all classes. Both as in torch's
+    cross_entropy. Szegedy et al. 2016.
     """
 
     message_field = "softmax_param"
     tops = between(1, 2)
+
+    class_weight: Tensor
 
     def __init__(
         self,
@@ -52,21 +64,35 @@ class SoftmaxWithLoss(LossLayer, ClassifyingLayer):
         ignore_label: int | None = None,
         normalization: int = VALID,
         with_softmax: bool = False,
+        class_weight: Sequence[float] | None = None,
+        label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
+        if not 0 <= label_smoothing <= 1:
+            raise LayerError(
+                f"label_smoothing must be from 0 to 1, got {label_smoothing:g}",
+                "loss_param.label_smoothing",
+            )
         self.axis = axis
         self.ignore_label = ignore_label
         self.normalization = normalization
         self.with_softmax = with_softmax
+        self.label_smoothing = label_smoothing
+        self.weighted = class_weight is not None
+        if class_weight is not None:
+            self.add_constant("class_weight", class_weight)
 
     @classmethod
     def from_message(cls, message: caffe_pb2.LayerParameter, context: Context) -> SoftmaxWithLoss:
-        axis = message.softmax_param.axis
+        shape = context.shapes[0]
+        axis = canonical_axis(message.softmax_param.axis, len(shape), "softmax_param.axis")
         return cls(
-            canonical_axis(axis, len(context.shapes[0]), "softmax_param.axis"),
+            axis,
             ignore_label=read_ignore_label(message.loss_param),
             normalization=read_normalization(message.loss_param, VALID),
             with_softmax=context.num_tops == 2,
+            class_weight=read_class_weight(message.loss_param, shape[axis]),
+            label_smoothing=message.loss_param.label_smoothing,
         )
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor | tuple[Tensor, Tensor]:
@@ -85,16 +111,49 @@ class SoftmaxWithLoss(LossLayer, ClassifyingLayer):
         scores = x.reshape(outer, x.shape[self.axis], *places)
         index, counted = split_labels(labels, self.ignore_label, (outer, 1, *places))
         divisor = normalizer(self.normalization, outer, inner, counted)
-        loss, softmax = _LogLoss.apply(scores, index, counted)
+        if self.weighted or self.label_smoothing:
+            loss, divisor = self._graded(scores, index.squeeze(1), counted, divisor)
+            softmax = scores.detach().softmax(1) if self.with_softmax else scores
+        else:
+            loss, softmax = _LogLoss.apply(scores, index, counted)
         loss = loss / divisor
         return (loss, softmax.reshape(x.shape)) if self.with_softmax else loss
 
     def _with_shares(self, x: Tensor, shares: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         outer, inner = prod(x.shape[: self.axis]), prod(x.shape[self.axis + 1 :])
         logs = torch.log_softmax(widened(x), self.axis)
-        total = -(shares.detach() * logs).sum()
+        shares = shares.detach()
+        if self.label_smoothing:
+            even = torch.full_like(shares, 1 / x.shape[self.axis])
+            shares = shares.lerp(even, self.label_smoothing)
+        if self.weighted:
+            shares = shares * self.class_weight.view(-1, *[1] * (x.dim() - 1 - self.axis))
+        total = -(shares * logs).sum()
         loss = total / normalizer(self.normalization, outer, inner, None)
         return (loss, logs.detach().exp()) if self.with_softmax else loss
+
+    def _graded(
+        self, scores: Tensor, index: Tensor, counted: Tensor | None, divisor: float | Tensor
+    ) -> tuple[Tensor, float | Tensor]:
+        """The summed loss with class weights and smoothed labels, and its divisor."""
+        weight = self.class_weight if self.weighted else None
+        if counted is not None:
+            counted = counted.squeeze(1)
+            index = torch.where(counted, index, IGNORED)
+        x = widened(scores)
+        loss = F.cross_entropy(
+            x,
+            index,
+            None if weight is None else weight.to(x.dtype),
+            ignore_index=IGNORED,
+            reduction="sum",
+            label_smoothing=self.label_smoothing,
+        )
+        if weight is not None and self.normalization == VALID:
+            weights = weight[index.clamp(min=0)]
+            divisor = (weights if counted is None else weights * counted).sum()
+            divisor = torch.where(divisor > 0, divisor, 1)
+        return loss, divisor
 
 
 class _LogLoss(torch.autograd.Function):

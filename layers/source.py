@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..proto import caffe_pb2
+from .arguments import construct
 from .base import Arity, Context, Shape, exactly
 
 
@@ -34,7 +35,7 @@ class DataSource:
     @classmethod
     def from_message(cls, message: caffe_pb2.LayerParameter, context: Context) -> DataSource:
         """Build the source that ``message`` declares; LayerError or DataError if it cannot work."""
-        raise LookupError(f"{cls.__name__} does not say how it is read from a message")
+        return construct(cls, message, context)
 
     def preset(self, device: torch.device) -> tuple[Tensor | None, ...]:
         """What the tops hold before the first batch: the tensor that every batch will bring, on

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..layers.base import Shape
+from ..layers.imports import import_named
 from ..proto import caffe_pb2
 from ..proto.errors import ConfigError, Fault
 from ..proto.files import read_net, upgraded
@@ -65,6 +66,7 @@ def draw(
     is at fault.
     """
     document = load_definition(source)
+    import_named(document)
     state = State(parse_phase(phase), level, frozenset(stages))
     faults: list[Fault] = []
     wires = graph.connect(effective_layers(document, state, faults), faults)

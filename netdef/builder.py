@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from ..layers import own
 from ..layers.base import Arity, Context, Layer
 from ..layers.registry import find
 from ..layers.source import DataSource
@@ -38,6 +39,7 @@ class Builder:
                 self.blobs.pop(top, None)
         try:
             cls = find(spec.message.type)
+            own.check(cls, spec.message)
             self._check_arity(cls, wire)
             if wire.in_place and not (issubclass(cls, Layer) and cls.allows_in_place):
                 name = wire.tops[min(wire.in_place)]

@@ -17,7 +17,7 @@ from google.protobuf import text_format
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
 
-from . import blocks
+from . import blocks, own
 from .errors import Source, nearest
 from .positions import Document, Node
 from .syntax import Problem, read, refuse
@@ -64,8 +64,11 @@ def parse(
 
 
 def to_text(message: Message) -> str:
-    """``message`` as prototxt, one field a line, in the order of the field numbers."""
-    return text_format.MessageToString(message)
+    """``message`` as prototxt, one field a line, in the order of the field numbers.
+
+    Blocks of layer types that the schema does not know come last in their layer.
+    """
+    return text_format.MessageToString(message, message_formatter=own.print_layer)
 
 
 def build(tree: Block, message_class: type[M], source: Source) -> tuple[Document[M], list[Problem]]:
@@ -134,6 +137,9 @@ class _Builder:
             field = fields[index]
             index += 1
             slot = slots.get(field.name)
+            if slot is None and own.is_own(message, block, field):
+                self._store_own(message, field, places)
+                continue
             if slot is None:
                 if not block.closed and any(field.name in other.slots for other in around):
                     return fields[index - 1 :]
@@ -151,6 +157,14 @@ class _Builder:
             if name not in places and block.closed:
                 self.report(block.offset, f"{schema.name} needs the field {name!r}")
         return []
+
+    def _store_own(self, message: Message, field: Field, places: dict[str, list[Node]]) -> None:
+        """Keep the block of a layer type that the schema does not know."""
+        here = places.setdefault(field.name, [])
+        if self._is_single(field, here):
+            here.append(Node(self.source, field.offset, {}))
+            kept = message.own_param.add()  # type: ignore[attr-defined]
+            own.store(kept, field, field.values[0], here[0], self.report)
 
     def _is_single(self, field: Field, here: list[Node]) -> bool:
         if field.listed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from ..layers.imports import import_named
 from ..netdef import Net
 from ..proto.caffe_pb2 import TEST, TRAIN, NetParameter, NetState
 from ..proto.errors import ConfigError, Fault
@@ -101,6 +102,7 @@ def test_definitions(document: SolverDocument) -> list[NetDefinition]:
 def _definition(
     document: SolverDocument, origin: str, index: int, phase: int, states: Sequence[NetState]
 ) -> NetDefinition:
+    import_named(document)
     solver = document.message
     value = getattr(solver, origin)
     if not isinstance(value, str | NetParameter):

@@ -60,6 +60,13 @@ def build_parser(name: str, module: ModuleType) -> Parser:
     # --flagfile is expanded before argparse reads the flags; it is declared here for the help.
     shared.add_argument("--flagfile", metavar="FILE", help="read more flags from FILE, one a line")
     shared.add_argument("--log_file", default="", help="append the log lines to this file too")
+    shared.add_argument(
+        "--import",
+        dest="imports",
+        metavar="MODULE",
+        default="",
+        help="Python modules with layer types of your own, with commas between; they are run",
+    )
     switch(shared, "debug", "show the traceback of an error")
     return parser
 
@@ -116,6 +123,10 @@ def dispatch(tokens: Sequence[str]) -> int:
     parser = build_parser(name, module)
     args = parser.parse_args(canonical(rest, parser))
     with logging_to(args.log_file):
+        if args.imports:
+            from ..layers.imports import import_modules
+
+            import_modules(args.imports.split(","))
         return int(module.run(args))
 
 

@@ -14,7 +14,7 @@ from support.layer_case import LayerCase
 from support.layer_cases import CASES
 
 #: Layers that say in their docstring why they cannot be traced.
-UNTRACED = {"Filter", "HDF5Output", "Python"}
+UNTRACED = {"CTCLoss", "Filter", "HDF5Output", "Python"}
 #: Layers that work in float32 only.
 SINGLE = {"Python"}
 

@@ -25,7 +25,8 @@ TEXTS = sorted(
 
 def is_plain(path: Path) -> bool:
     tree, _ = read(Source(path.name, path.read_text("utf-8", "surrogateescape")))
-    return not tree.extended and not any(field.name in blocks.KEYWORDS for field in tree.fields)
+    beyond = {*blocks.KEYWORDS, "import"}  # own layers have blocks that protobuf does not know
+    return not tree.extended and not any(field.name in beyond for field in tree.fields)
 
 
 PLAIN = [path for path in TEXTS if is_plain(path)]

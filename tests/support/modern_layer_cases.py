@@ -2,7 +2,7 @@
 
 from cortado.layers.base import TEST
 
-from .layer_case import FILL, N4, LayerCase
+from .layer_case import FILL, N2, N4, LayerCase
 
 SEQUENCE = (2, 4, 6)
 
@@ -36,5 +36,37 @@ MODERN_CASES = [
     LayerCase("Softplus", (N4,), "softplus_param { beta: 2 }"),
     LayerCase("Squeeze", ((2, 1, 3, 1),), "squeeze_param { axis: 1 axis: -1 }"),
     LayerCase("Transpose", (N4,), "transpose_param { axis1: 1 }"),
+    LayerCase("CTCLoss", ((5, 2, 4), (2, 2)), "ctc_loss_param { blank: 3 }", labels=((1, 3),)),
+    LayerCase("CTCLoss", ((5, 2, 4), (2, 2), (2,)),
+              "ctc_loss_param { blank: 3 zero_infinity: true }", labels=((1, 3), (2, 4))),
+    LayerCase("CosineSimilarity", (N4, N4)),
+    LayerCase("DiceLoss", (N4, (2, 5, 4)), "loss_param { ignore_label: 1 }", labels=((1, 3),)),
+    LayerCase("FocalLoss", (N2, (4,)), "loss_param { class_weight: [1, 0.5, 2] }",
+              labels=((1, 3),)),
+    LayerCase("FocalLoss", (N4, (2, 5, 4)),
+              "focal_loss_param { gamma: 1.5 } loss_param { ignore_label: 1 }", labels=((1, 3),)),
+    LayerCase("GRU", ((3, 2, 4),), "recurrent_param { num_output: 3 }"),
+    LayerCase("GRU", ((3, 2, 4),),
+              "recurrent_param { num_output: 2 num_layers: 2 bidirectional: true }"),
+    LayerCase("LSTM", ((3, 2, 4),),
+              "recurrent_param { num_output: 2 num_layers: 2 bidirectional: true }"),
+    LayerCase("Gather", (N4, (2, 2)), "gather_param { axis: 2 }", labels=((1, 5),)),
+    LayerCase("GroupNorm", ((2, 4, 3),), "group_norm_param { num_groups: 2 }"),
+    LayerCase("InstanceNorm", (N4,), "instance_norm_param { affine: true }"),
+    LayerCase("Interpolation", (N4,), "interpolation_param { factor: 2 align_corners: true }"),
+    LayerCase("Interpolation", (N4,),
+              "interpolation_param { height: 3 width: 7 mode: NEAREST }"),
+    LayerCase("Interpolation", (N4, (2, 1, 7, 6)), labels=((1, 2),)),
+    LayerCase("MatMul", ((2, 3, 4), (2, 5, 4)), "matmul_param { transpose_b: true }"),
+    LayerCase("Normalize", (N4,)),
+    LayerCase("PixelShuffle", ((2, 8, 3, 2),)),
+    LayerCase("PixelShuffle", ((2, 3, 4, 6),), "pixel_shuffle_param { inverse: true }"),
+    LayerCase("SmoothL1Loss", (N4, N4), "smooth_l1_loss_param { beta: 0.5 }"),
+    LayerCase("SmoothL1Loss", (N4, N4, N4), "loss_param { normalization: FULL }",
+              labels=((2, 2),)),
+    LayerCase("SoftmaxWithLoss", (N4, (2, 5, 4)),
+              "loss_param { ignore_label: 1 label_smoothing: 0.1 class_weight: [1, 0.5, 2] }", 2,
+              labels=((1, 3),), graded=1),
+    LayerCase("TripletLoss", (N4, N4, N4), "triplet_loss_param { margin: 2 }"),
     LayerCase("Unsqueeze", (N4,), "unsqueeze_param { axis: 2 }"),
 ]  # fmt: skip

@@ -1,0 +1,1 @@
+"""Layers of one's own; docs/own_layer.md explains them."""

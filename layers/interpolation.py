@@ -1,0 +1,101 @@
+"""Interpolation and PixelShuffle: planes of another size."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..proto import caffe_pb2
+from ..proto.errors import LayerError
+from .base import Context, Layer, between
+from .registry import register
+
+_Parameter = caffe_pb2.InterpolationParameter
+BILINEAR: int = _Parameter.BILINEAR
+_MODES: dict[int, str] = {
+    _Parameter.NEAREST: "nearest",
+    _Parameter.BILINEAR: "bilinear",
+    _Parameter.BICUBIC: "bicubic",
+    _Parameter.AREA: "area",
+}
+_WITH_CORNERS = ("bilinear", "bicubic")
+
+
+@register("Interpolation")
+class Interpolation(Layer):
+    """Each plane is sampled anew at another size.
+
+    bottom ``(N, C, H, W)`` -> top ``(N, C, H', W')``. The size is ``height`` and ``width``, or
+    ``factor`` times the bottom's, rounded down, or that of a second bottom, which gets no gradient.
+    ``mode``: BILINEAR (the default), NEAREST, BICUBIC or AREA (averages). ``align_corners``, for
+    BILINEAR and BICUBIC, puts the corners' centres on the bottom's.
+    """
+
+    message_field = "interpolation_param"
+    bottoms = between(1, 2)
+
+    def __init__(
+        self,
+        *,
+        mode: int = BILINEAR,
+        height: int | None = None,
+        width: int | None = None,
+        factor: float | None = None,
+        align_corners: bool = False,
+        context: Context | None = None,
+    ) -> None:
+        super().__init__()
+        like_bottom = context is not None and len(context.shapes) == 2
+        both = height is not None and width is not None
+        if (height is None) != (width is None) or both + (factor is not None) + like_bottom != 1:
+            raise LayerError(
+                "give the size in one way: height and width, factor, or a second bottom",
+                self.message_field,
+            )
+        if min(height or 1, width or 1) < 1 or (factor is not None and factor <= 0):
+            raise LayerError("height, width and factor must be positive", self.message_field)
+        self.size = (height, width) if height and width else None
+        self.factor = factor
+        self.options: dict[str, Any] = {"mode": _MODES[mode]}
+        if self.options["mode"] in _WITH_CORNERS:
+            self.options["align_corners"] = align_corners
+        elif align_corners:
+            raise LayerError(
+                "align_corners works with BILINEAR and BICUBIC only",
+                f"{self.message_field}.align_corners",
+            )
+
+    def forward(self, x: Tensor, like: Tensor | None = None) -> Tensor:
+        if x.dim() != 4 or (like is not None and like.dim() != 4):
+            raise LayerError(
+                f"the bottoms must have 4 axes (N, C, H, W), got shape {tuple(x.shape)}", "bottom"
+            )
+        size: tuple[int, ...] | None = self.size
+        if like is not None:
+            size = tuple(like.shape[2:])
+        elif self.factor is not None:
+            size = tuple(int(length * self.factor) for length in x.shape[2:])
+        return F.interpolate(x, size, **self.options)
+
+
+@register("PixelShuffle")
+class PixelShuffle(Layer):
+    """Channels become pixels: ``(N, C f^2, H, W)`` -> ``(N, C, H f, W f)``, f being ``factor`` (2).
+
+    With ``inverse`` the other way. A convolution before it learns the upsampling. Shi et al. 2016.
+    """
+
+    message_field = "pixel_shuffle_param"
+
+    def __init__(self, factor: int = 2, inverse: bool = False) -> None:
+        super().__init__()
+        if factor < 1:
+            raise LayerError(f"factor must be positive, got {factor}", "pixel_shuffle_param.factor")
+        self.factor = factor
+        self.inverse = inverse
+
+    def forward(self, x: Tensor) -> Tensor:
+        shuffle = F.pixel_unshuffle if self.inverse else F.pixel_shuffle
+        return shuffle(x, self.factor)
