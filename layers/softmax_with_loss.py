@@ -37,6 +37,9 @@ class SoftmaxWithLoss(LossLayer, ClassifyingLayer):
     positions with ``ignore_label`` do not count; ``normalization`` divides by the positions that
     count (VALID, the default), all positions (FULL), the product of the axes before the classes
     (BATCH_SIZE) or 1 (NONE). The older ``normalize`` means VALID, or BATCH_SIZE when false.
+
+    Beyond Caffe labels may have the shape of the scores: the share of each class, as mixup makes
+    them. The loss is then -sum of share * log softmax(x).
     """
 
     message_field = "softmax_param"
@@ -73,6 +76,8 @@ class SoftmaxWithLoss(LossLayer, ClassifyingLayer):
                 f"and {tuple(labels.shape)}",
                 "bottom.1",
             )
+        if labels.shape == x.shape and x.shape[self.axis] > 1:
+            return self._with_shares(x, labels)
         check_labels(x.shape, labels.shape, self.axis)
         outer, inner = prod(x.shape[: self.axis]), prod(x.shape[self.axis + 1 :])
         # Torch is several times faster where the classes are the last axis.
@@ -83,6 +88,13 @@ class SoftmaxWithLoss(LossLayer, ClassifyingLayer):
         loss, softmax = _LogLoss.apply(scores, index, counted)
         loss = loss / divisor
         return (loss, softmax.reshape(x.shape)) if self.with_softmax else loss
+
+    def _with_shares(self, x: Tensor, shares: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        outer, inner = prod(x.shape[: self.axis]), prod(x.shape[self.axis + 1 :])
+        logs = torch.log_softmax(widened(x), self.axis)
+        total = -(shares.detach() * logs).sum()
+        loss = total / normalizer(self.normalization, outer, inner, None)
+        return (loss, logs.detach().exp()) if self.with_softmax else loss
 
 
 class _LogLoss(torch.autograd.Function):

@@ -204,11 +204,22 @@ class Net(nn.Module):
         weights.save(self, path)
 
     def to_message(self) -> caffe_pb2.NetParameter:
-        """The definition as built: layers of this phase only, in current form, without blobs."""
+        """The definition as built: layers of this phase only, in current form, without blobs.
+
+        How the data layers prepare images is written down with it.
+        """
         message = caffe_pb2.NetParameter()
         message.CopyFrom(self.definition)
         del message.layer[:]
         message.layer.extend(self._messages)
+        known = [
+            found
+            for step in self.sources
+            if step.tops and (found := step.source.preprocessing(step.tops[0])) is not None
+        ]
+        if known:
+            del message.preprocessing[:]
+            message.preprocessing.extend(known)
         return message
 
     def layer(self, name: str) -> Step:

@@ -215,7 +215,7 @@ def save(net: Net, path: str | Path, dtype: torch.dtype = torch.float32) -> None
     """
     suffix = Path(path).suffix
     if suffix == ".h5":
-        write_weights_hdf5(path, collect(net))
+        write_weights_hdf5(path, collect(net), net.to_message())
     elif suffix in state_dicts.SAFETENSORS_SUFFIXES + state_dicts.TORCH_SUFFIXES:
         named = torch_names.own_names(collect(net), net.steps)
         state_dicts.write_state_dict(path, named, dtype)

@@ -41,8 +41,15 @@ def read_model(path: AnyPath) -> list[tuple[str, list[BlobArray | None]]]:
     return result
 
 
-def write_model(path: AnyPath, layers: Sequence[tuple[str, Sequence[BlobArray | None]]]) -> None:
-    """Write the blobs of ``layers`` (name, blobs); those that are None are left out."""
+def write_model(
+    path: AnyPath,
+    layers: Sequence[tuple[str, Sequence[BlobArray | None]]],
+    own: dict[str, Value] | None = None,
+) -> None:
+    """Write the blobs of ``layers`` (name, blobs); those that are None are left out.
+
+    Caffe passes over the values in ``own``.
+    """
     has_diff = any(blob and blob.diff is not None for _, blobs in layers for blob in blobs)
     with _create(path) as file:
         for name, blobs in layers:
@@ -54,6 +61,22 @@ def write_model(path: AnyPath, layers: Sequence[tuple[str, Sequence[BlobArray | 
                 data.create_dataset(str(index), data=np.asarray(blob.data, np.float32))
                 if diff is not None and blob.diff is not None:
                     diff.create_dataset(str(index), data=np.asarray(blob.diff, np.float32))
+        _write_own(file, own or {})
+
+
+def _write_own(file: Any, own: dict[str, Value]) -> None:
+    for name, value in own.items():
+        data = np.frombuffer(value, np.uint8) if isinstance(value, bytes) else value
+        file.require_group(_OWN).create_dataset(name, data=data)
+
+
+def read_own(path: AnyPath) -> dict[str, Value]:
+    """The values of our own in a file; empty if Caffe wrote it."""
+    with _open(path) as file:
+        group = file.get(_OWN)
+        if not isinstance(group, h5py.Group):
+            return {}
+        return {name: _value(group[name]) for name in group}
 
 
 def read_state(path: AnyPath) -> tuple[int, str, int, list[np.ndarray], dict[str, Value]]:
@@ -93,9 +116,7 @@ def write_state(
         group = file.create_group("history")
         for index, array in enumerate(history):
             group.create_dataset(str(index), data=np.asarray(array, np.float32))
-        for name, value in own.items():
-            data = np.frombuffer(value, np.uint8) if isinstance(value, bytes) else value
-            file.require_group(_OWN).create_dataset(name, data=data)
+        _write_own(file, own)
 
 
 def _value(dataset: Any) -> Value:

@@ -13,7 +13,13 @@ from typing import Any
 
 from . import hdf5
 from .atomic import write_atomically
-from .caffe_pb2 import LayerParameter, NetParameter, V0LayerParameter, V1LayerParameter
+from .caffe_pb2 import (
+    LayerParameter,
+    NetParameter,
+    Preprocessing,
+    V0LayerParameter,
+    V1LayerParameter,
+)
 from .errors import SnapshotError
 from .mapped import mapped
 from .recognise import HDF5, NET, STATE, recognise
@@ -36,6 +42,9 @@ AnyPath = str | os.PathLike[str]
 
 #: Protobuf's own limit: no reader accepts a message of 2 GiB.
 MAX_BINARY_BYTES = 2**31 - 1
+
+_PREPROCESSING = "preprocessing"
+_PREPROCESSING_FIELD = NetParameter.PREPROCESSING_FIELD_NUMBER
 
 
 @dataclass(slots=True)
@@ -104,12 +113,43 @@ def write_weights(path: AnyPath, net: NetParameter, blobs: Sequence[LayerBlobs])
         file.writelines(pieces.parts)
 
 
-def write_weights_hdf5(path: AnyPath, blobs: Iterable[LayerBlobs]) -> None:
+def write_weights_hdf5(
+    path: AnyPath, blobs: Iterable[LayerBlobs], net: NetParameter | None = None
+) -> None:
     """Write weights as Caffe's HDF5 snapshots do: ``/data/<layer>/<i>``, and ``/diff`` if given.
 
-    A blob that is None is left out (the layer that shares it has it).
+    A blob that is None is left out (the layer that shares it has it). Of ``net`` only the
+    preprocessing is stored.
     """
-    hdf5.write_model(path, [(layer.name, layer.blobs) for layer in blobs])
+    own: dict[str, hdf5.Value] = {}
+    if net is not None and net.preprocessing:
+        stored = NetParameter(preprocessing=net.preprocessing)
+        own[_PREPROCESSING] = stored.SerializeToString(deterministic=True)
+    hdf5.write_model(path, [(layer.name, layer.blobs) for layer in blobs], own)
+
+
+def read_preprocessing(path: AnyPath) -> list[Preprocessing]:
+    """How the images that weights were trained on were prepared; empty where the file is silent.
+
+    SnapshotError for a file that is no weights.
+    """
+    with mapped(path) as view:
+        what = recognise(view)
+        if what == NET:
+            try:
+                _, found = _split(view, Span(0, BYTES, 0, 0, len(view)), (_PREPROCESSING_FIELD,))
+                return [_parse(Preprocessing, bytes(view[each.start : each.end])) for each in found]
+            except WireError as error:
+                raise SnapshotError(f"{path}: {error}") from None
+    if what != HDF5:
+        raise SnapshotError(f"{path}: must be weights (.caffemodel or HDF5), but is {what}")
+    stored = hdf5.read_own(path).get(_PREPROCESSING)
+    if not isinstance(stored, bytes):
+        return []
+    try:
+        return list(_parse(NetParameter, stored).preprocessing)
+    except WireError as error:
+        raise SnapshotError(f"{path}: {error}") from None
 
 
 def read_net_message(path: AnyPath) -> NetParameter:
@@ -179,10 +219,11 @@ def _split(view: memoryview, outer: Span, numbers: tuple[int, ...]) -> tuple[byt
 
 
 def _net_pieces(net: NetParameter, blobs: dict[str, LayerBlobs]) -> Pieces:
-    """A NetParameter's bytes in the order of the field numbers; `layer` (100) is the last."""
+    """A NetParameter's bytes in the order of the field numbers, by which files are recognised."""
     head = NetParameter()
     head.CopyFrom(net)
     head.ClearField("layer")
+    head.ClearField("preprocessing")
     pieces = Pieces.of(head.SerializeToString(deterministic=True))
     parts: list[Pieces] = [pieces]
     for layer in net.layer:
@@ -190,6 +231,8 @@ def _net_pieces(net: NetParameter, blobs: dict[str, LayerBlobs]) -> Pieces:
         stored = blobs[layer.name].blobs if layer.name in blobs else []
         middle = [blob_pieces(blob).as_field(7) for blob in stored if blob is not None]
         parts.append(Pieces.of(first, *middle, last).as_field(100))
+    own = NetParameter(preprocessing=net.preprocessing)
+    parts.append(Pieces.of(own.SerializeToString(deterministic=True)))
     return Pieces.of(*parts)
 
 

@@ -52,7 +52,7 @@ class Snapshot:
         """Write weights, then state, then their checksums; each appears complete or not at all."""
         for path, blobs in [(self.weights_path, self.blobs), *self.further]:
             if self.hdf5:
-                write_weights_hdf5(path, blobs)
+                write_weights_hdf5(path, blobs, self.definition)
             else:
                 write_weights(path, self.definition, blobs)
         (write_state_hdf5 if self.hdf5 else write_state)(self.state_path, self.state)

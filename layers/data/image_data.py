@@ -107,6 +107,14 @@ class ImageData(PrefetchedSource[ListedImage]):
     def records(self) -> int | None:
         return len(self._reader.listed)
 
+    def preprocessing(self, blob: str) -> caffe_pb2.Preprocessing | None:
+        message = super().preprocessing(blob)
+        if message is not None and self._reader.size and not message.resize_side:
+            width, height = self._reader.size
+            if not message.resize_height:
+                message.resize_height, message.resize_width = height, width
+        return message
+
     def _sampler(self, position: Position | None, seed: int) -> _Listed:
         if position is None:
             skipped = below(word(seed, Purpose.SKIP), self._rand_skip) if self._rand_skip else 0
@@ -122,14 +130,14 @@ class ImageReader:
         self._source = source
         self._root = root
         self._mode = mode
-        self._size = size
+        self.size = size
 
     def read(self, listed: ListedImage) -> Picture:
         """The image; DataError if it cannot be read."""
         image = images.read(self._root + listed.path, self._mode)
-        if self._size is not None:
+        if self.size is not None:
             # cv2 drops an axis of one channel, hence the reshape.
-            image = cv2.resize(image, self._size).reshape(self._size[1], self._size[0], -1)
+            image = cv2.resize(image, self.size).reshape(self.size[1], self.size[0], -1)
         return Picture(image, interleaved=True)
 
     def describe(self, listed: ListedImage) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...proto import caffe_pb2
 from ...proto.errors import LayerError
 from ..base import Shape, between
 from ..source import DataSource
@@ -47,6 +48,8 @@ class PrefetchedSource(DataSource, Generic[S]):
     ) -> None:
         self._transform = transform
         self._image_shape = transform.top_shape(first.shape)
+        # Decoded images are BGR whatever the records that are stored raw.
+        self._channel_order = "BGR" if first.interleaved else transform.channel_order
         self._has_bytes = first.pixels.dtype == np.uint8
         self._batch_size = batch_size
         self._name = name
@@ -125,6 +128,18 @@ class PrefetchedSource(DataSource, Generic[S]):
     def expect_labels(self, top: int, classes: int, ignored: frozenset[int]) -> None:
         if top == 1:
             self._labels = replace(self._labels, num_classes=classes, ignored=ignored)
+
+    def preprocessing(self, blob: str) -> caffe_pb2.Preprocessing | None:
+        if not self._has_bytes:
+            return None
+        message = self._transform.description()
+        channels, height, width = self._image_shape
+        message.blob = blob
+        message.channels, message.height, message.width = channels, height, width
+        message.channel_order = self._channel_order if channels == 3 else ""
+        if channels == 1:
+            message.channel_order = "GRAY"
+        return message
 
     def seed(self, seed: int) -> None:
         self.close()

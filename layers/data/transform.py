@@ -80,7 +80,8 @@ class Transform:
     TEST. ``mirror`` flips each sample with probability 1/2, in both phases. ``mean`` is an image
     (channels, height, width), of which the same window is subtracted, or one value or a value for
     each channel. ``mode`` (force_color, force_gray) only affects encoded images. ``preparation`` is
-    what is done before the crop beyond Caffe.
+    what is done before the crop beyond Caffe; ``channel_order`` is that of raw images, which is
+    only written down.
     """
 
     def __init__(
@@ -95,7 +96,9 @@ class Transform:
         mean_name: str = "the mean image",
         mode: int = images.NATIVE,
         preparation: Preparation | None = None,
+        channel_order: str = "BGR",
     ) -> None:
+        self.channel_order = channel_order
         self.preparation = preparation or Preparation()
         self.crop_size = crop_size
         self.mode = mode
@@ -121,6 +124,11 @@ class Transform:
             )
         if message.force_color and message.force_gray:
             raise LayerError("give either force_color or force_gray, got both", "transform_param")
+        if message.channel_order not in ("BGR", "RGB"):
+            raise LayerError(
+                f"must be BGR or RGB, got {message.channel_order!r}",
+                "transform_param.channel_order",
+            )
         mode = images.COLOR if message.force_color else images.NATIVE
         return cls(
             phase,
@@ -132,6 +140,7 @@ class Transform:
             mean_name=message.mean_file,
             mode=images.GRAY if message.force_gray else mode,
             preparation=Preparation.from_message(message, phase),
+            channel_order=message.channel_order,
         )
 
     def top_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
@@ -160,6 +169,24 @@ class Transform:
         if self.crop_size:
             return channels, self.crop_size, self.crop_size
         return shape
+
+    def description(self) -> caffe_pb2.Preprocessing:
+        """What the transform does with an image when nothing is random, as a message."""
+        message = caffe_pb2.Preprocessing(
+            crop_size=self.crop_size,
+            scale=float(self._scale),
+            mean_value=map(float, self._mean_values),
+        )
+        if self._mean_image is not None:
+            message.mean_image.shape.dim.extend(self._mean_image.shape)
+            message.mean_image.data.extend(self._mean_image.ravel().tolist())
+        resize = self.preparation.settled_resize()
+        if resize is not None:
+            if resize.side:
+                message.resize_side = resize.side
+            else:
+                message.resize_height, message.resize_width = resize.height, resize.width
+        return message
 
     def draws(self, seed: int, epochs: NDArray[np.int64], indices: NDArray[np.int64]) -> list[Draw]:
         """The random words of the samples at ``indices`` of ``epochs``."""

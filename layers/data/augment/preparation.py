@@ -86,6 +86,16 @@ class Preparation:
             return channels, *self.resize.size(height, width)
         return shape
 
+    def settled_resize(self) -> Resize | None:
+        """The resizing for images that nothing random is done to.
+
+        Where only random resized crops are asked for it is the usual one: the crop is 7/8 of the
+        shorter side.
+        """
+        if self.resize is None and self.cropping is not None:
+            return Resize(side=round(self.cropping.size * 8 / 7))
+        return self.resize
+
     def before_crop(self, image: Image, random: Randomness) -> Image:
         """The image that is cropped. DataError for an image that is not of bytes."""
         if image.dtype != np.uint8:
