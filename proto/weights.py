@@ -138,7 +138,7 @@ def read_preprocessing(path: AnyPath) -> list[Preprocessing]:
         if what == NET:
             try:
                 _, found = _split(view, Span(0, BYTES, 0, 0, len(view)), (_PREPROCESSING_FIELD,))
-                return [_parse(Preprocessing, bytes(view[each.start : each.end])) for each in found]
+                return [decode(Preprocessing, bytes(view[each.start : each.end])) for each in found]
             except WireError as error:
                 raise SnapshotError(f"{path}: {error}") from None
     if what != HDF5:
@@ -147,7 +147,7 @@ def read_preprocessing(path: AnyPath) -> list[Preprocessing]:
     if not isinstance(stored, bytes):
         return []
     try:
-        return list(_parse(NetParameter, stored).preprocessing)
+        return list(decode(NetParameter, stored).preprocessing)
     except WireError as error:
         raise SnapshotError(f"{path}: {error}") from None
 

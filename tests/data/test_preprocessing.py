@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+
 from cortado.layers.data.lmdb_writer import LmdbWriter
 from cortado.layers.data.mean import write_mean
 from cortado.layers.data.preprocessing import Preprocessing, of_weights
