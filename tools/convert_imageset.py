@@ -17,6 +17,7 @@ import argparse
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..proto.errors import ConfigError
@@ -49,6 +50,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--split", type=_fraction, metavar="FRACTION", help="part that goes to DB_NAME_train"
     )
+    switch(parser, "resume", "go on with a conversion of the same images that was interrupted")
     parser.add_argument("--seed", type=int, default=0, help="of --shuffle and --split")
     parser.add_argument("--threads", type=at_least(1), help="that read images (default: all cores)")
 
@@ -70,6 +72,9 @@ def run(args: argparse.Namespace) -> int:
     root, listed, list_name, database = _listed(args)
     logger.info("A total of %d images.", len(listed))
     for part, name in _parts(args, listed, database):
+        if args.resume and _is_complete(name):
+            print(f"{name}: is complete")
+            continue
         with steps(len(part), f"writing {name}") as progress:
             report = _convert(args, part, root, name, list_name, progress)
         _say(report)
@@ -113,6 +118,13 @@ def _parts(
     yield rest, f"{database}_val"
 
 
+def _is_complete(database: str) -> bool:
+    from ..layers.data.lmdb_reader import is_lmdb
+    from ..layers.data.lmdb_writer import INCOMPLETE
+
+    return is_lmdb(database) and not (Path(database) / INCOMPLETE).exists()
+
+
 def _convert(
     args: argparse.Namespace,
     part: Sequence[ListedImage],
@@ -140,6 +152,7 @@ def _convert(
         shuffle_seed=args.seed if args.shuffle else None,
         threads=args.threads,
         progress=progress,
+        resume=args.resume,
     )
 
 

@@ -1,11 +1,14 @@
 """Prepare a public data set: download its files and build train and test databases.
 
 Downloads are checked and go on where they were interrupted. Without a network, --source DIR takes
-files that you have, as they are published.
+files that you have, as they are published. ilsvrc12 (ImageNet) is not downloaded: --source names a
+folder that has train/ and val/, each with a folder per class; val/ may hold the images themselves
+if val.txt beside it lists "NAME LABEL".
 
 examples:
   cortado dataset mnist --out examples/mnist
   cortado dataset cifar10 --source ~/downloads --out examples/cifar10
+  cortado dataset ilsvrc12 --source ~/imagenet --out ilsvrc12 --size 256
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..proto.errors import ConfigError, DataError, ResourceError, nearest
+from .flags import at_least, switch
 
 if TYPE_CHECKING:
     from .datasets.formats import Labelled
@@ -25,25 +29,42 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+_ILSVRC12 = "ilsvrc12"
+
+
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help="mnist or cifar10")
+    parser.add_argument(
+        "name", metavar="NAME", help="mnist, fashion_mnist, cifar10, cifar100 or ilsvrc12"
+    )
     parser.add_argument("--out", default=".", help="folder for databases and files (default .)")
     parser.add_argument("--source", default="", help="folder with the files; nothing is fetched")
     parser.add_argument("--url", default="", help="another place to fetch the files from")
+    parser.add_argument(
+        "--size", type=at_least(0), default=256, help="ilsvrc12: height and width (0: as they are)"
+    )
+    switch(parser, "encoded", "ilsvrc12: store compressed images")
 
 
 def run(args: argparse.Namespace) -> int:
     from .datasets.known import DATASETS
 
-    if args.name not in DATASETS:
-        hint = nearest(args.name, DATASETS)
-        raise ConfigError(f"no data set {args.name!r} (there are {', '.join(DATASETS)}){hint}")
-    dataset = DATASETS[args.name]
+    names = [*DATASETS, _ILSVRC12]
+    if args.name not in names:
+        hint = nearest(args.name, names)
+        raise ConfigError(f"no data set {args.name!r} (there are {', '.join(names)}){hint}")
     out = Path(args.out)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ResourceError(f"--out {out}: {error.strerror}") from None
+    if args.name == _ILSVRC12:
+        from .datasets.folders import prepare_folders
+
+        if not args.source:
+            raise ConfigError("ilsvrc12 cannot be fetched: give --source DIR with train/ and val/")
+        prepare_folders(args.name, Path(args.source), out, args.size, args.encoded)
+        return 0
+    dataset = DATASETS[args.name]
     prepare(args.name, dataset, out, args.source, args.url or dataset.url)
     return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -63,13 +64,16 @@ def convert(
     shuffle_seed: int | None = None,
     threads: int | None = None,
     progress: Callable[[int], None] | None = None,
+    resume: bool = False,
 ) -> Report:
     """Store the images, whose paths are appended to ``root`` as they are, in a new LMDB.
 
     Images that cannot be read are left out, with a warning that names ``list_name`` and the line.
     Keys are ``%08d_<path>`` with the number of the line (from 0), after shuffling if
-    ``shuffle_seed`` is given. ``progress`` is told how many images were dealt with. Raises
-    ConfigError if the database exists, DataError if no image can be stored.
+    ``shuffle_seed`` is given. ``progress`` is told how many images were dealt with. With ``resume``
+    a conversion of the same images and options that was interrupted is carried on; the result is
+    that of an uninterrupted one. Raises ConfigError if the database exists otherwise, DataError if
+    no image can be stored.
     """
     options = options or Options()
     numbered = [(image.line - 1, image) for image in listed]
@@ -78,7 +82,12 @@ def convert(
         numbered = [(number, listed[index]) for number, index in enumerate(order.tolist())]
     report = Report(Path(database))
     size: int | None = None
-    with LmdbWriter(database) as writer:
+    job = _fingerprint(numbered, root, options)
+    with LmdbWriter(database, job=job, resume=resume) as writer:
+        if writer.last_key is not None:
+            numbered, size = _rest(writer, numbered, report)
+            if progress is not None:
+                progress(len(listed) - len(numbered))
         work = partial(_chunk_records, root=root, options=options)
         for chunk in ordered_map(work, chunks(numbered, _CHUNK), threads):
             for number, image, record in chunk:
@@ -88,8 +97,7 @@ def convert(
                     continue
                 if options.check_size:
                     size = _same_size(record, size, f"{list_name}:{image.line}")
-                key = f"{number:08d}_{image.path}".encode("utf-8", "surrogateescape")
-                writer.put(key, record.SerializeToString())
+                writer.put(_key(number, image), record.SerializeToString())
                 if writer.count % 1000 == 0:
                     logger.info("Processed %d files.", writer.count)
             if progress is not None:
@@ -100,6 +108,37 @@ def convert(
     if report.stored % 1000:
         logger.info("Processed %d files.", report.stored)
     return report
+
+
+def _key(number: int, image: ListedImage) -> bytes:
+    return f"{number:08d}_{image.path}".encode("utf-8", "surrogateescape")
+
+
+def _fingerprint(numbered: Sequence[tuple[int, ListedImage]], root: str, options: Options) -> str:
+    """A text that two conversions share only if they store the same."""
+    digest = hashlib.sha256(f"{root}\0{options}\0".encode("utf-8", "surrogateescape"))
+    for number, image in numbered:
+        digest.update(_key(number, image) + b"\0%d\0" % image.label)
+    return f"{digest.hexdigest()}\n"
+
+
+def _rest(
+    writer: LmdbWriter, numbered: Sequence[tuple[int, ListedImage]], report: Report
+) -> tuple[list[tuple[int, ListedImage]], int | None]:
+    """The images that an interrupted conversion did not come to, and the size of its first one.
+
+    Those that it left out are noted in ``report``.
+    """
+    last, rest = writer.last_key, []
+    for number, image in numbered:
+        key = _key(number, image)
+        if last is not None and key > last:
+            rest.append((number, image))
+        elif not writer.has(key):
+            report.skipped.append((image, "left out before the interruption"))
+    logger.info("%d images are done, %d are left.", len(numbered) - len(rest), len(rest))
+    first = writer.first_value()
+    return rest, None if first is None else len(caffe_pb2.Datum.FromString(first).data)
 
 
 def _chunk_records(

@@ -55,3 +55,11 @@ def open_database(
         prefix = f"layer {name!r}: " if name else ""
         logger.warning("%s%s is of backend %s, not %s as stated", prefix, path, found, stated)
     return LmdbDatabase(path) if lmdb else LevelDatabase(path)
+
+
+def open_any(path: str | Path) -> Database:
+    """The database at ``path``, of whatever format; DataError for a path that is none."""
+    lmdb = is_lmdb(path)
+    return open_database(
+        path, caffe_pb2.DataParameter.LMDB if lmdb else caffe_pb2.DataParameter.LEVELDB
+    )

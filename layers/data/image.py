@@ -92,6 +92,23 @@ def header_size(data: memoryview | bytes) -> tuple[int, int] | None:
     return None
 
 
+_ENDINGS = (
+    (b"\xff\xd8", "jpg"),
+    (b"\x89PNG", "png"),
+    (b"BM", "bmp"),
+    (b"GIF8", "gif"),
+    (b"RIFF", "webp"),
+    (b"II*\0", "tif"),
+    (b"MM\0*", "tif"),
+)
+
+
+def ending_of(data: memoryview | bytes) -> str:
+    """The usual ending of a file with this content, without the dot; "img" if it is not known."""
+    lead = bytes(data[:4])
+    return next((ending for magic, ending in _ENDINGS if lead.startswith(magic)), "img")
+
+
 def _jpeg_size(data: memoryview | bytes) -> tuple[int, int] | None:
     position = 2
     end = len(data)

@@ -50,7 +50,7 @@ class Labels:
         if not self.one_hot:
             return float(label or 0)
         vector = np.zeros(self.shape, np.float32)
-        if label != self.ignored:
+        if label not in self.ignored:
             vector[int(label or 0)] = 1.0
         return vector
 

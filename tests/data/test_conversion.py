@@ -186,3 +186,55 @@ def test_the_command_line(
     assert "exists already" in capsys.readouterr().err
     assert cli.main(["convert_imageset", "only_one"]) == 2
     assert cli.main(["compute_image_mean", "missing"]) == 3
+
+
+@pytest.mark.parametrize("committed", [0, 2, 4])
+def test_an_interrupted_conversion_goes_on(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, committed: int
+) -> None:
+    listed, _ = list_folders(images)
+    listed.insert(1, ListedImage(7, "missing.png", 0))
+    listed = [ListedImage(n, each.path, each.label) for n, each in enumerate(listed, 1)]
+    whole = convert(listed, f"{images}/", tmp_path / "whole")
+
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(writer: LmdbWriter, key: bytes, value: bytes) -> None:
+        if writer.count == committed:
+            raise Interrupted
+        put(writer, key, value)
+
+    put = LmdbWriter.put
+    monkeypatch.setattr(lmdb_writer, "COMMIT_EVERY", 1)
+    monkeypatch.setattr(LmdbWriter, "put", interrupt)
+    with pytest.raises(Interrupted):
+        convert(listed, f"{images}/", tmp_path / "db")
+    monkeypatch.setattr(LmdbWriter, "put", put)
+    with pytest.raises(ConfigError, match="another conversion"):
+        convert(listed, f"{images}/", tmp_path / "db", Options(gray=True), resume=True)
+    with pytest.raises(ConfigError, match="unfinished"):
+        convert(listed, f"{images}/", tmp_path / "db")
+    report = convert(listed, f"{images}/", tmp_path / "db", Options(), resume=True)
+    assert content(tmp_path / "db") == content(tmp_path / "whole")
+    assert report.stored == whole.stored == 6
+    assert [image.path for image, _ in report.skipped] == ["missing.png"]
+    # A finished database is not touched.
+    with pytest.raises(ConfigError, match="exists already"):
+        convert(listed, f"{images}/", tmp_path / "db", resume=True)
+
+
+def test_the_command_says_what_was_left_out_and_why(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (images / "ant" / "1.png").write_bytes(b"damaged")
+    (images / "bee" / "1.png").write_bytes(b"")
+    command = ["convert_imageset", "--resume", "--from_folders", str(images), str(tmp_path / "db")]
+    assert cli.main(command) == 0
+    text = capsys.readouterr().out
+    assert "db: 4 records" in text
+    assert "left out: 2 images" in text
+    assert "1 x the 7 bytes cannot be decoded as an image" in text
+    assert "1 x the image is empty (0 bytes)" in text
+    assert cli.main(command) == 0
+    assert "is complete" in capsys.readouterr().out

@@ -96,6 +96,71 @@ def test_cifar10_from_files(tmp_path):
     assert len(records(tmp_path / "cifar10_test_lmdb")) == 2
 
 
+def test_fashion_mnist_from_files(tmp_path):
+    write_mnist(tmp_path)
+    assert cli.main(["dataset", "fashion_mnist", f"--source={tmp_path}", f"--out={tmp_path}"]) == 0
+    assert len(records(tmp_path / "fashion_mnist_train_lmdb")) == len(DIGITS["train"])
+
+
+def test_cifar100_has_the_fine_labels(tmp_path):
+    with tarfile.open(tmp_path / "cifar-100-binary.tar.gz", "w:gz") as tar:
+        for name in ("train", "test"):
+            images = CIFAR["test_batch"]
+            data = b"".join(bytes([7, 50 + n]) + image.tobytes() for n, image in enumerate(images))
+            member = tarfile.TarInfo(f"cifar-100-binary/{name}.bin")
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    assert cli.main(["dataset", "cifar100", f"--source={tmp_path}", f"--out={tmp_path}"]) == 0
+    for part in ("train", "test"):
+        stored = records(tmp_path / f"cifar100_{part}_lmdb")
+        assert [label for _, label, _ in stored] == [50, 51]
+        np.testing.assert_array_equal([image for _, _, image in stored], CIFAR["test_batch"])
+    assert (tmp_path / "mean.binaryproto").exists()
+
+
+def write_imagenet(folder, with_list):
+    import cv2
+
+    for part in ("train", "val"):
+        for label, name in enumerate(("n01", "n02")):
+            for number in range(2):
+                inside = folder / part / ("" if with_list and part == "val" else name)
+                inside.mkdir(parents=True, exist_ok=True)
+                pixels = np.full((9, 12, 3), 100 * label + number, np.uint8)
+                path = inside / f"{name}_{number}.JPEG"
+                path.write_bytes(cv2.imencode(".jpg", pixels)[1].tobytes())
+    if with_list:
+        names = [f"{name}_{number}.JPEG" for name in ("n02", "n01") for number in range(2)]
+        lines = [f"{name} {int(name[2]) - 1}\n" for name in names]
+        (folder / "val.txt").write_text("".join(lines))
+
+
+@pytest.mark.parametrize("with_list", [False, True])
+def test_ilsvrc12_from_folders(with_list, tmp_path, capsys):
+    write_imagenet(tmp_path, with_list)
+    out = tmp_path / "out"
+    command = ["dataset", "ilsvrc12", f"--source={tmp_path}", f"--out={out}", "--size=8"]
+    assert cli.main(command) == 0
+    for part in ("train", "val"):
+        stored = records(out / f"ilsvrc12_{part}_lmdb")
+        assert sorted(label for _, label, _ in stored) == [0, 0, 1, 1]
+        for _, label, image in stored:
+            assert image.shape == (3, 8, 8)
+            assert abs(int(image.mean()) - 100 * label) <= 1
+    assert (out / "labels.txt").read_text() == "n01\nn02\n"
+    assert caffe_pb2.BlobProto.FromString((out / "mean.binaryproto").read_bytes()).height == 8
+    assert "4 images" in capsys.readouterr().out
+
+
+def test_ilsvrc12_that_does_not_fit_is_refused(tmp_path, capsys):
+    assert cli.main(["dataset", "ilsvrc12"]) == 2
+    assert "--source" in capsys.readouterr().err
+    write_imagenet(tmp_path, with_list=False)
+    (tmp_path / "val" / "n01").rename(tmp_path / "val" / "n03")
+    assert cli.main(["dataset", "ilsvrc12", f"--source={tmp_path}", f"--out={tmp_path}/out"]) == 3
+    assert "n03" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", sorted(DATASETS))
 def test_missing_files_are_named(name, tmp_path, capsys):
     assert cli.main(["dataset", name, f"--source={tmp_path}", f"--out={tmp_path}"]) == 3
@@ -133,7 +198,7 @@ def test_broken_archives(content, message, tmp_path):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(DataError, match=message):
-        list(formats.cifar10_images(path, ["missing.bin"]))
+        list(formats.cifar_images(path, ["missing.bin"]))
 
 
 class Server:

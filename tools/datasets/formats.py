@@ -49,14 +49,15 @@ def mnist_images(images: Path, labels: Path) -> Iterator[Labelled]:
 
 
 CIFAR_SHAPE = (3, 32, 32)
-_CIFAR_RECORD = 1 + 3 * 32 * 32
+_CIFAR_PIXELS = 3 * 32 * 32
 
 
-def cifar10_images(archive: Path, members: list[str]) -> Iterator[Labelled]:
-    """The images in members of CIFAR-10's binary archive: a label byte, then RGB planes.
+def cifar_images(archive: Path, members: list[str], label_bytes: int = 1) -> Iterator[Labelled]:
+    """The images in members of a binary archive of CIFAR: label bytes, then RGB planes.
 
-    Nothing is unpacked to disk. The planes stay in the file's order, as in Caffe's own databases
-    of CIFAR-10, although other colour images there are BGR.
+    Of several label bytes the last counts: in CIFAR-100 it is the fine label. Nothing is unpacked
+    to disk. The planes stay in the file's order, as in Caffe's own databases of CIFAR-10, although
+    other colour images there are BGR.
     """
     try:
         with tarfile.open(archive, "r:*") as tar:
@@ -64,15 +65,16 @@ def cifar10_images(archive: Path, members: list[str]) -> Iterator[Labelled]:
                 file = tar.extractfile(name)
                 if file is None:
                     raise DataError(f"{archive}: {name} is no file")
-                yield from _cifar_records(file.read(), f"{archive}: {name}")
+                yield from _cifar_records(file.read(), label_bytes, f"{archive}: {name}")
     except (tarfile.TarError, EOFError, OSError) as error:
         raise DataError(f"{archive}: broken archive: {error}") from None
     except KeyError:
         raise DataError(f"{archive}: has no member {name}") from None
 
 
-def _cifar_records(data: bytes, name: str) -> Iterator[Labelled]:
-    if not data or len(data) % _CIFAR_RECORD:
-        raise DataError(f"{name}: {len(data)} bytes are no multiple of {_CIFAR_RECORD}")
-    for record in np.frombuffer(data, np.uint8).reshape(-1, _CIFAR_RECORD):
-        yield int(record[0]), record[1:].reshape(CIFAR_SHAPE)
+def _cifar_records(data: bytes, label_bytes: int, name: str) -> Iterator[Labelled]:
+    size = label_bytes + _CIFAR_PIXELS
+    if not data or len(data) % size:
+        raise DataError(f"{name}: {len(data)} bytes are no multiple of {size}")
+    for record in np.frombuffer(data, np.uint8).reshape(-1, size):
+        yield int(record[label_bytes - 1]), record[label_bytes:].reshape(CIFAR_SHAPE)

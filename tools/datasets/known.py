@@ -30,12 +30,13 @@ def _idx_pair(prefix: str) -> Callable[[Mapping[str, Path]], Iterator[formats.La
 
 
 _CIFAR10 = "cifar-10-binary.tar.gz"
-_CIFAR10_FOLDER = "cifar-10-batches-bin"
+_CIFAR100 = "cifar-100-binary.tar.gz"
 
 
-def _cifar_batches(*names: str) -> Callable[[Mapping[str, Path]], Iterator[formats.Labelled]]:
-    members = [f"{_CIFAR10_FOLDER}/{name}.bin" for name in names]
-    return lambda files: formats.cifar10_images(files[_CIFAR10], members)
+def _cifar(
+    archive: str, label_bytes: int, *members: str
+) -> Callable[[Mapping[str, Path]], Iterator[formats.Labelled]]:
+    return lambda files: formats.cifar_images(files[archive], list(members), label_bytes)
 
 
 DATASETS: dict[str, Dataset] = {
@@ -53,9 +54,30 @@ DATASETS: dict[str, Dataset] = {
         "https://www.cs.toronto.edu/~kriz",
         (RemoteFile(_CIFAR10, "c32a1d4ab5d03f1284b67883e8d87530"),),
         {
-            "train": _cifar_batches(*(f"data_batch_{number}" for number in range(1, 6))),
-            "test": _cifar_batches("test_batch"),
+            "train": _cifar(
+                _CIFAR10, 1, *(f"cifar-10-batches-bin/data_batch_{n}.bin" for n in range(1, 6))
+            ),
+            "test": _cifar(_CIFAR10, 1, "cifar-10-batches-bin/test_batch.bin"),
         },
         mean=True,
+    ),
+    "cifar100": Dataset(
+        "https://www.cs.toronto.edu/~kriz",
+        (RemoteFile(_CIFAR100, "03b5dce01913d631647c71ecec9e9cb8"),),
+        {
+            "train": _cifar(_CIFAR100, 2, "cifar-100-binary/train.bin"),
+            "test": _cifar(_CIFAR100, 2, "cifar-100-binary/test.bin"),
+        },
+        mean=True,
+    ),
+    "fashion_mnist": Dataset(
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",
+        (
+            RemoteFile("train-images-idx3-ubyte.gz", "8d4fb7e6c68d591d4c3dfef9ec88bf0d"),
+            RemoteFile("train-labels-idx1-ubyte.gz", "25c81989df183df01b3e8a0aad5dffbe"),
+            RemoteFile("t10k-images-idx3-ubyte.gz", "bef4ecab320f06d8554ea6380940ec79"),
+            RemoteFile("t10k-labels-idx1-ubyte.gz", "bb300cfdad3c16e7a12a480ee83cd310"),
+        ),
+        {"train": _idx_pair("train"), "test": _idx_pair("t10k")},
     ),
 }
