@@ -294,7 +294,7 @@ class Net(nn.Module):
 
     def _prepare(self) -> None:
         """Choose the layout and the steps to run, from :attr:`execution`."""
-        seen_otherwise = {id(t.owner) for t in self._ties if t.reshapes}
+        seen_otherwise = {id(t.owner) for t in self.ties if t.reshapes}
         setting = self.execution.memory_format
         self._channels_last = layout.chosen(
             setting, self.steps, self._device, self.execution.reduced
