@@ -19,7 +19,7 @@ def test_twenty_kills_change_nothing(tmp_path: Path) -> None:
         env={**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Adam: 20 kills")
