@@ -15,12 +15,12 @@ from ..layers.base import Shape
 from ..layers.imports import import_named
 from ..proto import caffe_pb2
 from ..proto.errors import ConfigError, Fault
-from ..proto.files import read_net, upgraded
+from ..proto.files import Variables, read_net, upgraded
 from ..proto.positions import Document
 from . import backward, graph, labels
 from .builder import Builder
 from .parameters import ParamRef, Tie, share_parameters
-from .state import State, effective_layers, parse_phase
+from .state import State, effective_layers, misread, parse_phase
 from .steps import SourceStep, Step
 
 NetSource = str | Path | caffe_pb2.NetParameter | Document[caffe_pb2.NetParameter]
@@ -50,26 +50,41 @@ class Blueprint:
         return [each for each in self.order if isinstance(each, SourceStep)]
 
 
-def load_definition(source: NetSource) -> Document[caffe_pb2.NetParameter]:
+def load_definition(
+    source: NetSource, variables: Variables | None = None
+) -> Document[caffe_pb2.NetParameter]:
     """The net definition in its current form, from a file, a message or a document."""
     if isinstance(source, caffe_pb2.NetParameter):
         source = Document(source)
-    return upgraded(source) if isinstance(source, Document) else read_net(source)
+    return upgraded(source) if isinstance(source, Document) else read_net(source, variables)
 
 
 def draw(
-    source: NetSource, phase: str | int, level: int = 0, stages: Iterable[str] = ()
+    source: NetSource,
+    phase: str | int,
+    level: int = 0,
+    stages: Iterable[str] = (),
+    variables: Variables | None = None,
 ) -> Blueprint:
     """Plan the net that ``source`` defines for a phase, level and stages.
+
+    ``variables`` are values for the variables of a file in the short form.
 
     Raises ConfigError with every independent fault, or the data source's own error if only data
     is at fault.
     """
-    document = load_definition(source)
+    faults: list[Fault] = []
+    try:
+        document = load_definition(source, variables)
+    except ConfigError as error:
+        if error.partial is None:
+            raise
+        document = error.partial
+        faults += error.faults
     import_named(document)
     state = State(parse_phase(phase), level, frozenset(stages))
-    faults: list[Fault] = []
-    wires = graph.connect(effective_layers(document, state, faults), faults)
+    unclear = misread(document, faults)
+    wires = graph.connect(effective_layers(document, state, faults), faults, unclear)
     builder = Builder(faults)
     for wire in wires:
         builder.add(wire)
@@ -78,6 +93,7 @@ def draw(
     params, ties = share_parameters(steps, force, faults)
     warnings = _check_names(builder.order, faults)
     if faults:
+        faults.sort(key=lambda fault: fault.place)
         raise ConfigError(faults) from (builder.errors[0] if builder.errors else None)
     if builder.data_errors:
         raise builder.data_errors[0]

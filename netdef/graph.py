@@ -6,10 +6,11 @@ place: later layers of that name see its result.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from ..proto.errors import Fault, nearest
+from ..proto.positions import Node
 from .state import LayerSpec
 
 
@@ -37,15 +38,20 @@ class Wire:
         return self.spec.message.top
 
 
-def connect(specs: Sequence[LayerSpec], faults: list[Fault]) -> list[Wire]:
-    """Check names and connections; one wire a layer, in running order."""
+def connect(
+    specs: Sequence[LayerSpec], faults: list[Fault], misread: Collection[Node] = ()
+) -> list[Wire]:
+    """Check names and connections; one wire a layer, in running order.
+
+    ``misread`` are the nodes of layers whose text is at fault: they count as broken.
+    """
     if not specs:
         faults.append(Fault("the net has no layers in this phase, level and stages"))
     producers: dict[str, LayerSpec] = {}
     all_tops = {top for spec in specs for top in spec.message.top}
     wires = []
     for spec in specs:
-        broken = False
+        broken = spec.node in misread
         for index, blob in enumerate(spec.message.bottom):
             if blob not in producers:
                 broken = True

@@ -94,3 +94,20 @@ def effective_layers(
                 own.phase = cast("caffe_pb2.Phase", state.phase)
             kept.append(LayerSpec(own, node))
     return kept
+
+
+def misread(document: Document[caffe_pb2.NetParameter], faults: Sequence[Fault]) -> list[Node]:
+    """The nodes of the layers within whose text ``faults`` lie."""
+    nodes = [node for node in document.nodes("layer") if node is not None]
+    found = []
+    for fault in faults:
+        place = fault.location
+        before = [
+            node
+            for node in nodes
+            if place is not None
+            and node.source is place.source
+            and (node.line, node.column) <= (place.line, place.column)
+        ]
+        found += before[-1:]
+    return found

@@ -13,6 +13,7 @@ import difflib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 #: How much of a long line an error shows: characters in all, and before the place at fault.
 EXCERPT_WIDTH = 160
@@ -132,6 +133,12 @@ class Fault:
     location: Location | None = None
     related: tuple[tuple[str, Location], ...] = field(default=())
 
+    @property
+    def place(self) -> tuple[str, int, int]:
+        """What faults are sorted by: file, line and column."""
+        where = self.location
+        return (where.source.name, where.line, where.column) if where else ("", 0, 0)
+
     def __str__(self) -> str:
         lines = [f"{self.location}: {self.message}" if self.location else self.message]
         place = self.location
@@ -147,9 +154,14 @@ class Fault:
 
 
 class ConfigError(CortadoError):
-    """A net or solver definition is wrong; ``faults`` lists everything found."""
+    """A net or solver definition is wrong; ``faults`` lists everything found.
+
+    ``partial`` is the Document without the fields at fault, where the text could be understood as
+    a whole: enough to look for further faults and report them together.
+    """
 
     exit_code = 2
+    partial: Any = None
 
     def __init__(self, faults: Iterable[Fault] | Fault | str) -> None:
         if isinstance(faults, str):

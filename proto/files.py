@@ -37,7 +37,12 @@ def read_net(path: AnyPath, variables: Variables | None = None) -> Document[NetP
     has, or one that a file read before with the same Settings has.
     """
     settings = Settings(variables)
-    document = read_prototxt(path, NetParameter, settings)
+    try:
+        document = read_prototxt(path, NetParameter, settings)
+    except ConfigError as error:
+        if error.partial is not None:
+            error.partial = upgraded(error.partial)
+        raise
     settings.check(os.fspath(path))
     return upgraded(document)
 

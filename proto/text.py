@@ -59,7 +59,9 @@ def parse(
             settings.check(name)
     document, more = build(plain, message_class, source)
     if problems or more:
-        raise refuse(source, problems + more)
+        error = refuse(source, problems + more)
+        error.partial = None if problems else document
+        raise error
     return document
 
 

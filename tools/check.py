@@ -59,7 +59,7 @@ def plans(
 ) -> Iterator[tuple[str, Blueprint]]:
     """A title and a plan for each net that the file ``name`` declares."""
     from ..netdef import blueprint
-    from ..proto.files import is_solver, read_net
+    from ..proto.files import is_solver
 
     if is_solver(name):
         yield from _solver_plans(name, args, faults)
@@ -67,7 +67,7 @@ def plans(
     values = settings(args)
     for phase in (args.phase.upper(),) if args.phase else ("TRAIN", "TEST"):
         with collecting(faults):
-            plan = blueprint.draw(read_net(name, values), phase, args.level, comma_list(args.stage))
+            plan = blueprint.draw(name, phase, args.level, comma_list(args.stage), values)
             yield f"{name} ({phase})", plan
 
 

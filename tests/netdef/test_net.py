@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -322,3 +323,20 @@ def test_two_layers_without_weights_may_share_a_name() -> None:
     plan = draw(parse(text, caffe_pb2.NetParameter), "TRAIN")
     assert len(plan.warnings) == 1
     assert net(text)(**batch())["loss"].isfinite()
+
+
+def test_faults_of_text_graph_and_layers_are_reported_together(tmp_path: Path) -> None:
+    text = (
+        LENET.replace("num_output: 3", "num_outputs: 3")
+        .replace('bottom: "pool1"', 'bottom: "pol1"')
+        .replace('type: "ReLU"', 'type: "Relu"')
+        .replace("pool: MAX", "pool: MAXIMUM")
+        .replace("kernel_size: 3", "kernel_size: 30")
+    )
+    (tmp_path / "net.prototxt").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        Net(tmp_path / "net.prototxt")
+    found = [str(fault) for fault in caught.value.faults]
+    for words in ("num_outputs", "'pol1'", "'Relu'", "MAXIMUM", "30"):
+        assert sum(words in fault for fault in found) == 1, words
+    assert len(found) == 5
