@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-import cortado
 from cortado.netdef.deploy import deploy
 from cortado.proto.caffe_pb2 import NetParameter
 from cortado.proto.errors import ConfigError
-from cortado.proto.files import read_net
 from cortado.proto.text import parse
 
-ZOO = Path(cortado.__file__).parent / "model_zoo"
 DATA = """layer { name: "data" type: "Data" top: "data" top: "label"
   transform_param { mirror: true scale: 0.5 crop_size: 8 mean_value: 1 mean_value: 2 mean_value: 3 }
   data_param { source: "nowhere" batch_size: 2 } }
@@ -103,3 +98,17 @@ def test_zoo_nets_keep_their_layers(name: str) -> None:
     assert net.layer[0].type == "Input"
     assert not {layer.type for layer in net.layer} & {"Data", "Accuracy", "SoftmaxWithLoss"}
     assert not any(layer.name.startswith(("loss1", "loss2")) for layer in net.layer)
+
+
+def test_an_input_of_the_stage_gets_the_preprocessing_of_its_data_layer() -> None:
+    text = (
+        DATA.replace("data_param", 'include { not_stage: "deploy" } data_param')
+        + """
+    layer { name: "data" type: "Input" top: "data" include { stage: "deploy" }
+      input_param { shape { dim: [5, 3, 9, 9] } } }
+    layer { name: "r" type: "ReLU" bottom: "data" top: "r" }"""
+    )
+    net = deployed(text)
+    assert wires(net) == ["Input  -> data", "ReLU data -> r"]
+    assert list(net.layer[0].input_param.shape[0].dim) == [5, 3, 9, 9]
+    assert net.layer[0].transform_param.scale == 0.5
