@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+import cortado
 from cortado.netdef.deploy import deploy
 from cortado.proto.caffe_pb2 import NetParameter
 from cortado.proto.errors import ConfigError
+from cortado.proto.files import read_net
 from cortado.proto.text import parse
 
+ZOO = Path(cortado.__file__).parent / "model_zoo"
 DATA = """layer { name: "data" type: "Data" top: "data" top: "label"
   transform_param { mirror: true scale: 0.5 crop_size: 8 mean_value: 1 mean_value: 2 mean_value: 3 }
   data_param { source: "nowhere" batch_size: 2 } }
