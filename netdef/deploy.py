@@ -30,12 +30,13 @@ def deploy(
 ) -> NetParameter:
     """The net for deployment: the layers of phase TEST and stage ``deploy`` that lead to outputs.
 
-    Data layers become Input layers of one item, with the preprocessing in their
-    ``transform_param`` (images of an ImageData layer: also their size in its
-    ``image_data_param``), which Caffe's Input layer leaves alone. Losses and accuracies go, with
-    all that only they needed: labels, and heads whose loss weighs less than the largest.
-    SoftmaxWithLoss becomes Softmax, as in Caffe's deploy nets, SigmoidCrossEntropyLoss Sigmoid.
-    Nothing is folded, and names stay, so that the trained weights fit.
+    Data layers become Input layers of one item. These, and Input layers that the stage chooses,
+    carry the preprocessing of the data layer for the same blob in their ``transform_param``
+    (images of an ImageData layer: also their size in its ``image_data_param``), which Caffe's
+    Input layer leaves alone. Losses and accuracies go, with all that only they needed: labels, and
+    heads whose loss weighs less than the largest. SoftmaxWithLoss becomes Softmax, as in Caffe's
+    deploy nets, SigmoidCrossEntropyLoss Sigmoid. Nothing is folded, and names stay, so that the
+    trained weights fit.
 
     ``shapes`` gives shapes of inputs by their blob; the others must be known from the data layer.
     ConfigError if they are not.
@@ -46,6 +47,7 @@ def deploy(
     if faults:
         raise ConfigError(faults)
     layers = [spec.message for spec in specs]
+    data = _data_layers(document)
     losses, ends = _main_losses(layers), set(_outputs(layers))
     needed = ends | {loss.bottom[0] for loss in losses}
     kept: list[LayerParameter] = []
@@ -56,7 +58,7 @@ def deploy(
         if _is_measure(layer) or needed.isdisjoint(layer.top):
             continue
         if _is_source(layer):
-            kept += _inputs(spec, needed, shapes or {})
+            kept += _inputs(spec, needed, shapes or {}, data)
         else:
             needed.update(layer.bottom)
             kept.append(_plain(layer))
@@ -76,6 +78,13 @@ def _silences(
         for layer in layers
         if layer.type == "Silence" and made.issuperset(layer.bottom)
     ]
+
+
+def _data_layers(document: Document[NetParameter]) -> dict[str, LayerParameter]:
+    """The layers that give the net its images in phase TEST, by their first top."""
+    specs = effective_layers(document, State(caffe_pb2.TEST), [])
+    layers = (spec.message for spec in specs)
+    return {layer.top[0]: layer for layer in layers if layer.top and _is_source(layer)}
 
 
 def _class(layer: LayerParameter) -> type:
@@ -142,9 +151,15 @@ def _activation(loss: LayerParameter, count: int) -> list[LayerParameter]:
 
 
 def _inputs(
-    spec: LayerSpec, needed: set[str], shapes: Mapping[str, Sequence[int]]
+    spec: LayerSpec,
+    needed: set[str],
+    shapes: Mapping[str, Sequence[int]],
+    data: Mapping[str, LayerParameter],
 ) -> list[LayerParameter]:
-    """Input layers for the tops of a data layer that are needed, the last first."""
+    """Input layers for the tops of a data layer that are needed, the last first.
+
+    The preprocessing is that of the layer of ``data`` that makes the same blob.
+    """
     inputs = []
     for index, blob in reversed(list(enumerate(spec.message.top))):
         if blob not in needed:
@@ -152,8 +167,9 @@ def _inputs(
         shape = shapes.get(blob) or _shape(spec, index)
         layer = LayerParameter(name=blob, type="Input", top=[blob])
         layer.input_param.shape.add(dim=shape)
-        if index == 0:
-            _record(spec.message, layer)
+        for source in (spec.message if index == 0 else None, data.get(blob)):
+            if source is not None and not layer.HasField("transform_param"):
+                _record(source, layer)
         inputs.append(layer)
     return inputs
 

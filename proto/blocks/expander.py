@@ -13,8 +13,9 @@ from .definitions import Definition, define, is_required, named_values, split, t
 from .includes import Includes
 from .names import Names
 from .origins import TURN, ExpandedSource, Frame
+from .rules import RULES, within
 from .settings import Settings
-from .uses import RULES, Use, check_kind, single
+from .uses import Use, check_kind, single
 from .values import Blob, ExpansionError, Variable, Variables, from_python, show
 
 #: Words that begin something new where a plain message has no field of that name.
@@ -254,13 +255,11 @@ class _Expander:
                     value = copy.values[0]
                     if isinstance(value, Scalar) and isinstance(value.content, str):
                         first = Blob(value.content)
-            elif copy.name in RULES and self._rules:
-                around = (("the use of the block has rules here", self._rules[0].offset),)
-                raise ExpansionError(
-                    f"this layer has {copy.name!r} rules of its own", copy.offset, around
-                )
         if self._rules:
-            layer.fields = copies + self._rules
+            rules = within([copy for copy in copies if copy.name in RULES], self._rules)
+            if rules is None:
+                return  # it would never be part of the net
+            layer.fields = [copy for copy in copies if copy.name not in RULES] + rules
         if first is not None:
             names.last = first
         self.out.append(Field("layer", offset, [layer]))
@@ -276,11 +275,10 @@ class _Expander:
             raise ExpansionError(f"blocks are nested more than {MAX_NESTING} deep", use.offset)
         names, variables = use.open(outer, around, self._globals)
         outer_rules = self._rules
-        rules = [copy for copy in use.copies if copy.name in RULES]
-        if rules and outer_rules:
-            related = (("the use around it has rules here", outer_rules[0].offset),)
-            raise ExpansionError("this use has rules of its own", rules[0].offset, related)
-        self._rules = rules or outer_rules
+        rules = within([copy for copy in use.copies if copy.name in RULES], outer_rules)
+        if rules is None:
+            return
+        self._rules = rules
         self._active.append(definition.name)
         self._body(definition.body, use.frame.base, variables, names)
         self._active.pop()

@@ -11,9 +11,9 @@ from .copies import Copier, located
 from .definitions import Definition, is_required, named_values, twice, value_of
 from .names import Inner, Names
 from .origins import Frame
+from .rules import RULES
 from .values import Blob, ExpansionError, Variable, Variables, kind, show
 
-RULES = ("include", "exclude")
 _FIELDS = ("name", "type", "bottom", "top", "with", *RULES)
 
 

@@ -103,3 +103,17 @@ def test_zoo_nets_keep_their_layers(name: str) -> None:
     assert net.layer[0].type == "Input"
     assert not {layer.type for layer in net.layer} & {"Data", "Accuracy", "SoftmaxWithLoss"}
     assert not any(layer.name.startswith(("loss1", "loss2")) for layer in net.layer)
+
+
+def test_an_input_of_the_stage_gets_the_preprocessing_of_its_data_layer() -> None:
+    text = (
+        DATA.replace("data_param", 'include { not_stage: "deploy" } data_param')
+        + """
+    layer { name: "data" type: "Input" top: "data" include { stage: "deploy" }
+      input_param { shape { dim: [5, 3, 9, 9] } } }
+    layer { name: "r" type: "ReLU" bottom: "data" top: "r" }"""
+    )
+    net = deployed(text)
+    assert wires(net) == ["Input  -> data", "ReLU data -> r"]
+    assert list(net.layer[0].input_param.shape[0].dim) == [5, 3, 9, 9]
+    assert net.layer[0].transform_param.scale == 0.5

@@ -146,6 +146,23 @@ def test_rules_of_a_use_go_to_its_layers() -> None:
     assert [layer.include[0].phase for layer in net(text).layer] == [1, 1]
 
 
+def test_rules_inside_of_rules_are_met_together() -> None:
+    text = """block { name: "inner" layer { name: "a" include { stage: "s" } }
+      layer { name: "b" include { phase: TRAIN } } layer { name: "c" include { phase: 1 } }
+      layer { name: "d" include { min_level: 3 max_level: 5 } include { not_stage: "t" } } }
+    block { name: "outer" layer { type: "inner" include { phase: TEST min_level: 2 } } }
+    layer { type: "outer" include { not_stage: "deploy" max_level: 4 } }"""
+    around = 'phase: TEST min_level: 2 not_stage: "deploy" max_level: 4'
+    wanted = f"""layer {{ name: "a" include {{ stage: "s" {around} }} }}
+      layer {{ name: "c" include {{ {around} }} }}
+      layer {{ name: "d" include {{ {around.replace("min_level: 2", "min_level: 3")} }}
+        include {{ not_stage: "t" {around} }} }}"""
+    assert net(text) == net(wanted)
+    mixed = text.replace('include { stage: "s" }', 'exclude { stage: "s" }')
+    with pytest.raises(ConfigError, match="'exclude' cannot be joined with 'include' around it"):
+        net(mixed)
+
+
 def test_a_top_that_is_a_bottom_hands_it_on() -> None:
     text = f"""block {{ name: "aside" bottom: "x" top: "x"
       layer {{ name: "loss" type: "EuclideanLoss" bottom: "x" top: "loss" }} }}
