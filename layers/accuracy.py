@@ -22,6 +22,8 @@ class Accuracy(ClassifyingLayer):
     ``()``; a second top ``(C)`` has the share for each true class, 0 for one that does not occur.
     Another class of the same score counts as better. Labels equal to ``ignore_label`` do not
     count; where none count the accuracy is 0. It has no gradient.
+
+    Torch: has none.
     """
 
     message_field = "accuracy_param"
@@ -90,6 +92,9 @@ class ArgMax(Layer):
     with further axes of 1 if the bottom has more than 3; with ``out_max_val`` the second axis holds
     positions, then values. With ``axis`` that axis shrinks to ``top_k``, and ``out_max_val`` gives
     values instead of positions. Of equal values the later comes first. It has no gradient.
+
+    Torch: ``torch.topk``; without ``axis`` all axes from the first on are one, and the result is
+    float.
     """
 
     message_field = "argmax_param"

@@ -27,6 +27,8 @@ class ReLU(Elementwise):
 
     The gradient at 0 is the negative slope. ``engine`` changes nothing. Nair and Hinton 2010;
     with a slope, Maas et al. 2013.
+
+    Torch: ``F.relu``, or ``F.leaky_relu`` with a slope; the same.
     """
 
     message_field = "relu_param"
@@ -45,7 +47,10 @@ class ReLU(Elementwise):
 
 @register("ELU")
 class ELU(Elementwise):
-    """y = x where x > 0, else alpha * (exp(x) - 1); ``alpha`` 1 by default. Clevert et al. 2015."""
+    """y = x where x > 0, else alpha * (exp(x) - 1); ``alpha`` 1 by default. Clevert et al. 2015.
+
+    Torch: ``F.elu``, the same.
+    """
 
     message_field = "elu_param"
 
@@ -63,7 +68,10 @@ class ELU(Elementwise):
 
 @register("Sigmoid")
 class Sigmoid(Elementwise):
-    """y = 1 / (1 + exp(-x)). ``engine`` changes nothing."""
+    """y = 1 / (1 + exp(-x)). ``engine`` changes nothing.
+
+    Torch: ``torch.sigmoid``, the same.
+    """
 
     message_field = "sigmoid_param"
 
@@ -73,7 +81,10 @@ class Sigmoid(Elementwise):
 
 @register("TanH")
 class TanH(Elementwise):
-    """y = tanh(x). ``engine`` changes nothing."""
+    """y = tanh(x). ``engine`` changes nothing.
+
+    Torch: ``torch.tanh``, the same.
+    """
 
     message_field = "tanh_param"
 
@@ -83,7 +94,10 @@ class TanH(Elementwise):
 
 @register("Swish")
 class Swish(Elementwise):
-    """y = x * sigmoid(beta * x); ``beta`` 1 by default. Ramachandran et al. 2017."""
+    """y = x * sigmoid(beta * x); ``beta`` 1 by default. Ramachandran et al. 2017.
+
+    Torch: ``F.silu`` with a beta.
+    """
 
     message_field = "swish_param"
 
@@ -101,7 +115,10 @@ class Swish(Elementwise):
 
 @register("BNLL")
 class BNLL(Elementwise):
-    """Binomial normal log likelihood, y = log(1 + exp(x)), without overflow for large x."""
+    """Binomial normal log likelihood, y = log(1 + exp(x)), without overflow for large x.
+
+    Torch: ``F.softplus`` with beta 1 and threshold 40.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         # The threshold is where exp(-x) no longer counts in float64 next to x.
@@ -110,7 +127,10 @@ class BNLL(Elementwise):
 
 @register("AbsVal")
 class AbsVal(Elementwise):
-    """y = |x|; the gradient at 0 is 0."""
+    """y = |x|; the gradient at 0 is 0.
+
+    Torch: ``torch.abs``, the same.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         return x.abs()
@@ -118,7 +138,10 @@ class AbsVal(Elementwise):
 
 @register("Clip")
 class Clip(Elementwise):
-    """y = x held between ``min`` and ``max``; the gradient passes at both bounds."""
+    """y = x held between ``min`` and ``max``; the gradient passes at both bounds.
+
+    Torch: ``torch.clamp``, the same but for its gradient at the bounds.
+    """
 
     message_field = "clip_param"
 
@@ -147,7 +170,10 @@ class Clip(Elementwise):
 
 @register("Threshold")
 class Threshold(Elementwise):
-    """y = 1 where x > threshold, else 0; ``threshold`` 0 by default. It has no gradient."""
+    """y = 1 where x > threshold, else 0; ``threshold`` 0 by default. It has no gradient.
+
+    Torch: ``F.threshold`` keeps what is larger; here it becomes 1.
+    """
 
     message_field = "threshold_param"
     differentiable = False

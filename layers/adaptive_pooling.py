@@ -33,6 +33,8 @@ class AdaptivePooling(Layer):
     of n over an axis of size s reaches from floor(i s / n) to ceil((i + 1) s / n), so that windows
     may overlap. ``output_size`` is given once or once for each spatial axis; ``pool`` is AVE by
     default, or MAX.
+
+    Torch: ``F.adaptive_avg_pool2d`` and its relatives, the same.
     """
 
     message_field = "adaptive_pooling_param"

@@ -30,6 +30,9 @@ class MultiHeadAttention(Layer):
     ``out_proj_bias`` ``(D)``; no biases with ``bias_term: false``. Weights are drawn as by xavier
     unless ``weight_filler`` says otherwise; biases start at 0. The fused kernels of
     scaled_dot_product_attention do the work. Vaswani et al. 2017.
+
+    Torch: ``nn.MultiheadAttention`` with ``batch_first``; a mask says there which keys do not
+    count.
     """
 
     message_field = "multi_head_attention_param"

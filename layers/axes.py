@@ -17,6 +17,8 @@ class Permute(Layer):
 
     Axes that ``order`` does not name follow in their own order, so that ``order: 0 order: 2`` of a
     bottom ``(N, C, H, W)`` gives ``(N, H, C, W)``.
+
+    Torch: ``torch.permute``, which must name all axes.
     """
 
     message_field = "permute_param"
@@ -38,7 +40,10 @@ class Permute(Layer):
 
 @register("Transpose")
 class Transpose(Layer):
-    """The axes ``axis1`` (-2) and ``axis2`` (-1) change places."""
+    """The axes ``axis1`` (-2) and ``axis2`` (-1) change places.
+
+    Torch: ``torch.transpose``, the same.
+    """
 
     message_field = "transpose_param"
 
@@ -58,6 +63,8 @@ class Squeeze(Layer):
     """The axes that ``axis`` names, each of size 1, are removed; all of size 1 if it names none.
 
     Where the batch may be 1 name the axes: otherwise its axis goes too.
+
+    Torch: ``torch.squeeze``, which leaves axes of another size as they are.
     """
 
     message_field = "squeeze_param"
@@ -81,7 +88,10 @@ class Squeeze(Layer):
 
 @register("Unsqueeze")
 class Unsqueeze(Layer):
-    """The top has a further axis of size 1, its axis ``axis`` (1; -1 is the last)."""
+    """The top has a further axis of size 1, its axis ``axis`` (1; -1 is the last).
+
+    Torch: ``torch.unsqueeze``, the same.
+    """
 
     message_field = "unsqueeze_param"
 

@@ -22,6 +22,10 @@ class BatchNorm(Layer):
     with ``use_global_stats``, the statistics are the first two blobs over the third (0 where that
     is 0). The bottom has 2 or more axes. Scale and bias, if wanted, are a Scale layer after it.
     Ioffe and Szegedy 2015.
+
+    Torch: ``F.batch_norm`` has weight and bias, which are a Scale layer here, keeps the statistics
+    themselves instead of a sum and its scale, and multiplies them by its momentum, 1 -
+    ``moving_average_fraction``.
     """
 
     message_field = "batch_norm_param"

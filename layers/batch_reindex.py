@@ -16,6 +16,8 @@ class BatchReindex(Layer):
 
     bottoms ``(N, ...)`` and ``(M)`` -> top ``(M, ...)``. Indices are floats from 0 to N - 1; they
     may repeat, and gradients then add up. They get none themselves.
+
+    Torch: ``torch.index_select`` on axis 0.
     """
 
     bottoms = exactly(2)
@@ -35,6 +37,8 @@ class Filter(Layer):
     bottoms ``(N, ...)`` ... and ``(N)`` or ``(N, 1, ...)`` -> one top for each but the last, with
     as many items as are selected (N until data is known). How many these are must reach the host,
     so this layer waits for the device and cannot be traced whole by torch.compile.
+
+    Torch: a mask as index, ``x[mask]``.
     """
 
     bottoms = at_least(2)

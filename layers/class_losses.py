@@ -47,6 +47,9 @@ class HingeLoss(LossLayer, ClassifyingLayer):
 
     bottoms: scores ``(N, C)`` and labels ``(N)``, whole numbers from 0 to C - 1 held as floats ->
     top ``()``. p is 1 with ``norm`` L1, the default, and 2 with L2.
+
+    Torch: ``F.multi_margin_loss`` compares with the label's score; here every score has a margin of
+    its own.
     """
 
     message_field = "hinge_loss_param"
@@ -72,6 +75,8 @@ class MultinomialLogisticLoss(LossLayer, ClassifyingLayer):
     """-sum of log p[label] / N for probabilities p ``(N, C)``, taken as 1e-20 where below it.
 
     The labels ``(N)`` are whole numbers from 0 to C - 1 held as floats.
+
+    Torch: ``F.nll_loss``, which takes logarithms.
     """
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
@@ -90,6 +95,8 @@ class InfogainLoss(LossLayer, ClassifyingLayer):
     H ``(C, C)``, unless ``source`` names a binary BlobProto file that holds it -> top ``()``; a
     second top is the softmax, without gradient. ``loss_param`` as in SoftmaxWithLoss, without
     ``normalize``. With H the identity this is SoftmaxWithLoss.
+
+    Torch: has none; with the identity as matrix it is ``F.cross_entropy``.
     """
 
     message_field = "infogain_loss_param"

@@ -18,6 +18,8 @@ class Concat(Layer):
     """The bottoms one after the other along ``axis`` (1), their other axes being equal.
 
     ``concat_dim`` is an older name of ``axis``.
+
+    Torch: ``torch.cat``; ``axis`` is 1 unless given.
     """
 
     message_field = "concat_param"
@@ -54,6 +56,8 @@ class Slice(Layer):
 
     Cut before each ``slice_point`` (one fewer than there are tops, rising), or into equal parts.
     ``slice_dim`` is an older name of ``axis``.
+
+    Torch: ``torch.split``, whose sizes are here the places of the cuts.
     """
 
     message_field = "slice_param"

@@ -120,6 +120,8 @@ class Convolution(_Filtering):
     number of spatial axes. Several bottoms give as many tops with the same blobs. Blobs: ``weight``
     ``(num_output, channels / group, *kernel)``; ``bias`` ``(num_output)`` unless ``bias_term`` is
     false. ``engine`` and ``force_nd_im2col`` choose only Caffe's code path.
+
+    Torch: ``F.conv1d`` to ``F.conv3d``, the same; no padding modes.
     """
 
     def filter(self, x: Tensor) -> Tensor:
@@ -148,6 +150,8 @@ class Deconvolution(_Filtering):
     bottom ``(..., channels, *spatial)`` -> top ``(..., num_output, *out)``; out = stride (in - 1) +
     dilation (kernel - 1) + 1 - 2 pad. Blobs: ``weight`` ``(channels, num_output / group,
     *kernel)``; ``bias`` ``(num_output)``. Fields as in Convolution. Zeiler et al. 2010.
+
+    Torch: ``F.conv_transpose2d``, without ``output_padding``.
     """
 
     transposed = True

@@ -20,6 +20,8 @@ class SmoothL1Loss(LossLayer):
     a and b get gradients. ``beta`` is 1; 0 gives the sum of |d|. ``loss_param.normalization``
     divides by N (BATCH_SIZE, the default), the number of elements (FULL or VALID) or 1 (NONE).
     Girshick 2015.
+
+    Torch: ``F.smooth_l1_loss``, which divides by the number of elements (``normalization: FULL``).
     """
 
     message_field = "smooth_l1_loss_param"
@@ -62,6 +64,8 @@ class TripletLoss(LossLayer):
     bottoms: anchors a, positives p and negatives n, all ``(N, ...)`` -> top ``()``. d is the
     distance by the norm ``p`` (2), and ``margin`` is 1. With ``swap`` d(p, n) takes the place of
     d(a, n) where it is smaller. Schroff et al. 2015, who square the distances.
+
+    Torch: ``F.triplet_margin_loss``, the same.
     """
 
     message_field = "triplet_loss_param"

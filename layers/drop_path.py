@@ -16,6 +16,8 @@ class DropPath(Layer):
     bottom ``(N, ...)`` -> top of the same shape, also in place. ``drop_ratio`` is 0.1 by default.
     Put before the Eltwise SUM of a residual block it leaves out the branch (stochastic depth). In
     TEST the top is the bottom. Huang et al. 2016; torchvision calls it StochasticDepth.
+
+    Torch: ``torchvision.ops.stochastic_depth`` in mode "row".
     """
 
     message_field = "drop_path_param"

@@ -18,6 +18,8 @@ class Dropout(Elementwise):
 
     ``dropout_ratio`` is 0.5 by default. In TEST the top is the bottom. Srivastava et al. 2014,
     scaled while training as in Caffe.
+
+    Torch: ``F.dropout``, the same; the ratio has the same meaning.
     """
 
     message_field = "dropout_param"

@@ -23,6 +23,8 @@ class Eltwise(Layer):
     with SUM only. Of equal maxima, the second of the first two bottoms gets the gradient, and after
     that the earlier. ``stable_prod_grad`` changes nothing: the gradient of PROD is always the
     product of the other bottoms, never a quotient.
+
+    Torch: ``torch.add``, ``mul`` and ``maximum``; shapes must be equal, there is no broadcasting.
     """
 
     message_field = "eltwise_param"

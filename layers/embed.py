@@ -21,6 +21,8 @@ class Embed(Layer):
 
     bottom ``(...)`` -> top ``(..., num_output)``. Blobs: ``weight`` ``(input_dim, num_output)``;
     ``bias`` ``(num_output)`` unless ``bias_term`` is false. Indices get no gradient.
+
+    Torch: ``F.embedding`` with a bias; no ``padding_idx``.
     """
 
     message_field = "embed_param"

@@ -50,6 +50,8 @@ class GroupNorm(ChannelAffine):
     and (biased) variance are those of the C / num_groups channels of a group. Blobs: ``weight``
     ``(C)``, which starts at 1, and ``bias`` ``(C)``, at 0; none with ``affine: false``. ``eps`` is
     1e-5. Wu and He 2018.
+
+    Torch: ``F.group_norm``, the same.
     """
 
     message_field = "group_norm_param"
@@ -76,6 +78,8 @@ class InstanceNorm(ChannelAffine):
     bottom ``(N, C, ...)`` -> top of the same shape. With ``affine: true`` there are the blobs
     ``weight`` ``(C)``, a factor that starts at 1, and ``bias`` ``(C)``, a summand that starts at 0.
     ``eps`` is 1e-5. Ulyanov et al. 2016. MVN is Caffe's layer of this kind.
+
+    Torch: ``F.instance_norm``, the same, without running statistics.
     """
 
     message_field = "instance_norm_param"
@@ -99,6 +103,8 @@ class Normalize(Layer):
     """y = x / max(|x|_p, eps), |x|_p being the p-norm along ``axis``.
 
     bottom ``(...)`` -> top of the same shape. ``axis`` is 1, ``p`` 2 and ``eps`` 1e-12 by default.
+
+    Torch: ``F.normalize``, the same.
     """
 
     message_field = "normalize_param"

@@ -20,6 +20,8 @@ class HDF5Output(Layer):
     The bottoms have the same first axis and are written with 4 axes, as float32. Each forward
     appends its batch; the first one starts the file anew. There is no top and no gradient. As it
     copies to the host and writes, it cannot be traced by torch.compile.
+
+    Torch: has none.
     """
 
     message_field = "hdf5_output_param"

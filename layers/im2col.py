@@ -17,6 +17,8 @@ class Im2col(Layer):
     bottom ``(..., channels, *spatial)`` -> top ``(..., channels * prod(kernel), *out)`` with the
     windows, fields and sizes of Convolution (its ``convolution_param``; ``num_output`` and what
     else concerns weights has no meaning here).
+
+    Torch: ``F.unfold``, but the windows keep their axes, and any number of spatial axes works.
     """
 
     message_field = "convolution_param"

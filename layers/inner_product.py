@@ -23,6 +23,8 @@ class InnerProduct(Layer):
     bottom ``(..., axes from axis)`` -> top ``(..., num_output)``. Blobs: ``weight``
     ``(num_output, inputs)``, or ``(inputs, num_output)`` with ``transpose``; ``bias``
     ``(num_output)`` unless ``bias_term`` is false.
+
+    Torch: ``F.linear``, which takes the last axis only; here all axes from ``axis`` are one.
     """
 
     message_field = "inner_product_param"

@@ -31,6 +31,8 @@ class Interpolation(Layer):
     ``factor`` times the bottom's, rounded down, or that of a second bottom, which gets no gradient.
     ``mode``: BILINEAR (the default), NEAREST, BICUBIC or AREA (averages). ``align_corners``, for
     BILINEAR and BICUBIC, puts the corners' centres on the bottom's.
+
+    Torch: ``F.interpolate``, without antialiasing; BILINEAR is the default, not NEAREST.
     """
 
     message_field = "interpolation_param"
@@ -85,6 +87,8 @@ class PixelShuffle(Layer):
     """Channels become pixels: ``(N, C f^2, H, W)`` -> ``(N, C, H f, W f)``, f being ``factor`` (2).
 
     With ``inverse`` the other way. A convolution before it learns the upsampling. Shi et al. 2016.
+
+    Torch: ``F.pixel_shuffle`` and ``F.pixel_unshuffle``, the same.
     """
 
     message_field = "pixel_shuffle_param"

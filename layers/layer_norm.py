@@ -81,6 +81,8 @@ class LayerNorm(AxesNorm):
     ``num_axes`` (-1, all that follow) axes from ``axis`` (-1, the last). Blobs: ``weight``, which
     starts at 1, and ``bias``, which starts at 0, of the sizes of these axes; ``affine: false``
     leaves out both, ``bias_term: false`` the bias. ``eps`` is 1e-5. Ba et al. 2016.
+
+    Torch: ``F.layer_norm``, the same; it can also be told which axes, not only the last ones.
     """
 
     message_field = "layer_norm_param"
@@ -111,6 +113,8 @@ class RMSNorm(AxesNorm):
     follow) axes from ``axis`` (-1, the last). Blob: ``weight``, which starts at 1, of the sizes of
     these axes; none with ``affine: false``. ``eps`` is 1e-6, where torch has the type's smallest
     step. Zhang and Sennrich 2019.
+
+    Torch: ``F.rms_norm`` with another eps.
     """
 
     message_field = "rms_norm_param"

@@ -23,6 +23,9 @@ class LRN(Layer):
     -beta over the n x n pixels around each, zeros beyond the border; ``k`` has no effect there, as
     in Caffe. Defaults: n 5 (must be odd), alpha 1, beta 0.75, k 1. ``engine`` changes nothing.
     Krizhevsky et al. 2012.
+
+    Torch: ``F.local_response_norm``, the same across channels but for the default of alpha; it has
+    none within channels.
     """
 
     message_field = "lrn_param"

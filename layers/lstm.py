@@ -33,6 +33,8 @@ class LSTM(Recurrent):
     ``dropout_ratio`` between them, and with ``bidirectional`` a second set of weights reads each
     sequence backward: the top is ``(T, N, 2 num_output)``, forward first. The blobs and the order
     of the gates (i, f, g, o) are then those of torch.nn.LSTM.
+
+    Torch: ``nn.LSTM`` has another order of gates (i, f, g, o), two biases, and no ``cont``.
     """
 
     bottoms = between(1, 5)
@@ -73,6 +75,8 @@ class LSTMUnit(Layer):
 
     bottoms: c_{t-1} ``(1, N, D)``, gate inputs ``(1, N, 4 D)`` in the order i, f, o, g, cont
     ``(1, N)`` -> tops c_t and h_t ``(1, N, D)``; formulas as in LSTM. cont gets no gradient.
+
+    Torch: ``nn.LSTMCell`` without its weights.
     """
 
     bottoms = exactly(3)

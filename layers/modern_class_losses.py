@@ -36,6 +36,8 @@ class FocalLoss(LossLayer, ClassifyingLayer):
     -> top ``()``. ``gamma`` (2) makes light of positions that are right already; 0 gives
     SoftmaxWithLoss. ``loss_param`` as there: ``ignore_label``, ``normalization``, which divides by
     counts here, and ``class_weight``, which is alpha of Lin et al. 2017.
+
+    Torch: ``torchvision.ops.sigmoid_focal_loss`` is that of two classes.
     """
 
     message_field = "focal_loss_param"
@@ -96,6 +98,8 @@ class DiceLoss(LossLayer, ClassifyingLayer):
     -> top ``()``. p is the softmax of the scores, t is 1 where the label is the class; the sums go
     over all positions but those of ``loss_param.ignore_label``. ``smooth`` s is 1. Milletari et al.
     2016, who square p and t in the divisor. Other fields of ``loss_param`` are refused.
+
+    Torch: has none.
     """
 
     message_field = "dice_loss_param"
@@ -142,6 +146,8 @@ class CTCLoss(LossLayer):
     (VALID), of places for labels (FULL), or 1 (NONE). A sequence too short for its labels costs
     infinity, or nothing with ``zero_infinity``. On CUDA torch reads the lengths on the host; the
     layer cannot be traced by torch.compile. Graves et al. 2006.
+
+    Torch: ``F.ctc_loss`` takes logarithms of probabilities and the lengths of labels.
     """
 
     message_field = "ctc_loss_param"

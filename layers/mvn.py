@@ -20,6 +20,8 @@ class MVN(Layer):
     ``across_channels`` takes the whole image; with ``normalize_variance`` false only the mean is
     subtracted. The bottom has up to 4 axes, and the top always 4: ``(N, C, H, W)``. The gradient
     is Caffe's, that of a denominator without eps.
+
+    Torch: ``F.instance_norm``, which adds eps to the variance, not to the standard deviation.
     """
 
     message_field = "mvn_param"

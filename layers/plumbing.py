@@ -12,7 +12,10 @@ from .registry import register
 
 @register("Split")
 class Split(Layer):
-    """Every top is the bottom; their gradients add up."""
+    """Every top is the bottom; their gradients add up.
+
+    Torch: has none: tensors may be used twice.
+    """
 
     tops = at_least(1)
 
@@ -30,7 +33,10 @@ class Split(Layer):
 
 @register("Silence")
 class Silence(Layer):
-    """Takes bottoms that nothing else uses, so that they are no outputs of the net."""
+    """Takes bottoms that nothing else uses, so that they are no outputs of the net.
+
+    Torch: has none.
+    """
 
     bottoms = at_least(1)
     tops = exactly(0)
@@ -41,7 +47,10 @@ class Silence(Layer):
 
 @register("Parameter")
 class Parameter(Layer):
-    """A learned blob, ``weight`` of the given ``shape``, as a top; it starts at 0."""
+    """A learned blob, ``weight`` of the given ``shape``, as a top; it starts at 0.
+
+    Torch: ``nn.Parameter``, as a blob.
+    """
 
     message_field = "parameter_param"
     bottoms = exactly(0)

@@ -84,6 +84,9 @@ class Pooling(Layer):
     value in TRAIN and weighs by it in TEST (Zeiler and Fergus 2013; values must not be negative).
     A window without any pixel gives -FLT_MAX (position -1) with MAX and 0 otherwise.
     ``global_pooling`` takes the whole plane. ``engine`` changes nothing.
+
+    Torch: ``F.max_pool2d`` and ``F.avg_pool2d`` round down unless told otherwise (``ceil_mode``),
+    and then drop a last window that would start beyond the bottom, without padding too.
     """
 
     message_field = "pooling_param"

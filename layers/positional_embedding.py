@@ -25,6 +25,8 @@ class PositionalEmbedding(Layer):
     says otherwise; ``num_positions`` is T unless given, and must not be less. ``kind:
     SINUSOIDAL``: no blob; column 2 i of row t is sin(t / 10000^(2 i / D)), column 2 i + 1 the
     cosine. Vaswani et al. 2017.
+
+    Torch: has none.
     """
 
     message_field = "positional_embedding_param"
@@ -86,6 +88,8 @@ class ClassToken(Layer):
 
     bottom ``(N, T, D)`` -> top ``(N, T + 1, D)``. Blob: ``weight`` ``(D)``, which starts at 0.
     Devlin et al. 2018; Dosovitskiy et al. 2020.
+
+    Torch: has none.
     """
 
     weight: Tensor

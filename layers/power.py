@@ -20,6 +20,8 @@ class Power(Elementwise):
 
     With power or scale 0 the top is constant and the gradient 0, also where a factor of it would
     be infinite.
+
+    Torch: ``torch.pow`` of a linear function.
     """
 
     message_field = "power_param"
@@ -48,7 +50,10 @@ class Power(Elementwise):
 
 @register("Exp")
 class Exp(Elementwise):
-    """y = base ^ (shift + scale * x); ``base`` -1, the default, means e. Scale 1, shift 0."""
+    """y = base ^ (shift + scale * x); ``base`` -1, the default, means e. Scale 1, shift 0.
+
+    Torch: ``torch.exp`` of a linear function, to any base.
+    """
 
     message_field = "exp_param"
 
@@ -70,7 +75,10 @@ class Exp(Elementwise):
 
 @register("Log")
 class Log(Elementwise):
-    """y = log(shift + scale * x) to ``base``; -1, the default, means e. Scale 1, shift 0."""
+    """y = log(shift + scale * x) to ``base``; -1, the default, means e. Scale 1, shift 0.
+
+    Torch: ``torch.log`` of a linear function, to any base.
+    """
 
     message_field = "log_param"
 

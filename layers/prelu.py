@@ -20,6 +20,8 @@ class PReLU(Elementwise):
 
     bottom and top have 2 to 4 axes. Blob: ``weight`` ``(C)``, or ``()`` with ``channel_shared``; it
     starts at 0.25 unless ``filler`` says otherwise. He et al. 2015.
+
+    Torch: ``F.prelu``, the same.
     """
 
     message_field = "prelu_param"

@@ -20,6 +20,8 @@ class MatMul(Layer):
 
     bottoms: a ``(..., M, K)``, b ``(..., K, N)`` -> top ``(..., M, N)``; the axes before are equal
     or 1. ``transpose_a`` and ``transpose_b`` take a ``(..., K, M)`` and b ``(..., N, K)``.
+
+    Torch: ``torch.matmul`` of at least two axes each.
     """
 
     message_field = "matmul_param"
@@ -57,6 +59,8 @@ class CosineSimilarity(Layer):
     """y = a . b / (max(|a|, eps) max(|b|, eps)), the products and norms taken along ``axis`` (1).
 
     bottoms: a and b of one shape -> top of their shape without ``axis``. ``eps`` is 1e-8.
+
+    Torch: ``F.cosine_similarity``, the same without broadcasting.
     """
 
     message_field = "cosine_similarity_param"
@@ -84,6 +88,8 @@ class Gather(Layer):
     bottoms: x, and indices of any shape, whole numbers from 0 held as floats -> top of x's shape
     with the axes of the indices in the place of ``axis``. Indices get no gradient. What torch calls
     index_select. BatchReindex is Caffe's layer of this kind, for the first axis.
+
+    Torch: ``torch.index_select`` with indices of any shape; ``torch.gather`` picks single elements.
     """
 
     message_field = "gather_param"

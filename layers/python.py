@@ -101,6 +101,8 @@ class Python(Layer):
     parameters are called ``blob0``, ``blob1`` … On CUDA blobs are copied to the host and back, and
     the layer cannot be traced by torch.compile. ``share_in_parallel`` changes nothing, as every
     process has its own net.
+
+    Torch: has none.
     """
 
     message_field = "python_param"

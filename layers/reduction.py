@@ -22,6 +22,8 @@ class Reduction(Layer):
 
     All axes from ``axis`` (0) are reduced and vanish; the default SUM over all gives a single
     number. ``coeff`` is 1 by default.
+
+    Torch: ``torch.sum`` and ``mean`` over all axes from ``axis`` on.
     """
 
     message_field = "reduction_param"

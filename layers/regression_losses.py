@@ -16,7 +16,10 @@ from .registry import register
 
 @register("EuclideanLoss")
 class EuclideanLoss(LossLayer):
-    """sum of (a - b)^2 / (2 N), N being the first axis. Both bottoms get gradients."""
+    """sum of (a - b)^2 / (2 N), N being the first axis. Both bottoms get gradients.
+
+    Torch: ``F.mse_loss`` with ``reduction="sum"``, divided by 2 N.
+    """
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         if a.numel() != b.numel() or a.shape[:1] != b.shape[:1]:
@@ -37,6 +40,8 @@ class ContrastiveLoss(LossLayer):
     sum over pairs of d^2 where similar, else max(margin - d, 0)^2, over 2 N, d being the distance
     of a and b. ``margin`` is 1 by default; ``legacy_version`` has max(margin - d^2, 0) instead. As
     in Caffe the gradient divides by d + 1e-4, not d. Hadsell et al. 2006.
+
+    Torch: has none; ``F.cosine_embedding_loss`` is of this kind.
     """
 
     message_field = "contrastive_loss_param"

@@ -14,7 +14,10 @@ from .registry import register
 
 @register("Flatten")
 class Flatten(Layer):
-    """The axes from ``axis`` (1) to ``end_axis`` (-1, the last) become one."""
+    """The axes from ``axis`` (1) to ``end_axis`` (-1, the last) become one.
+
+    Torch: ``torch.flatten``, which starts at axis 0 unless told otherwise.
+    """
 
     message_field = "flatten_param"
 
@@ -45,6 +48,8 @@ class Reshape(Layer):
 
     In ``shape`` 0 copies the size of the bottom's axis at that place, and one -1 is found from the
     number of values. A negative ``axis`` counts from behind, -1 being after the last axis.
+
+    Torch: ``torch.reshape``, in which 0 is a size and the whole shape is given.
     """
 
     message_field = "reshape_param"

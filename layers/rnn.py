@@ -20,6 +20,8 @@ class RNN(Recurrent):
     ``expose_hidden`` a further bottom gives h_0 and a further top h_T, ``(1, N, num_output)``,
     both without gradient. Blobs: ``weight_x``, ``bias``, with a static input ``weight_static``,
     then ``weight_h``, ``weight_out``, ``bias_out``. ``debug_info`` is refused.
+
+    Torch: ``nn.RNN`` has no ``cont`` and no second map to the output.
     """
 
     weight_out: Tensor

@@ -21,6 +21,8 @@ class Scale(Layer):
     bottom from ``axis`` (1); -1 means all of them, 0 a single number. ``weight`` starts at 1 unless
     ``filler`` says otherwise; ``bias`` is there with ``bias_term`` and starts at 0. A second bottom
     takes the place of ``weight``.
+
+    Torch: ``torch.mul``, which aligns axes from the last, not from ``axis``.
     """
 
     message_field = "scale_param"
@@ -75,6 +77,8 @@ class Bias(Layer):
 
     ``axis`` and ``num_axes`` as in Scale; ``bias`` starts at 0 unless ``filler`` says otherwise. A
     second bottom takes its place.
+
+    Torch: ``torch.add``, which aligns axes from the last, not from ``axis``.
     """
 
     message_field = "bias_param"

@@ -30,6 +30,8 @@ class SigmoidCrossEntropyLoss(LossLayer):
     SoftmaxWithLoss, each element being a position, but BATCH_SIZE is the default normalization;
     ``ignore_label`` is compared with the target cut to a whole number, so that 0 ignores all
     targets below 1, as in Caffe. Targets get no gradient.
+
+    Torch: ``F.binary_cross_entropy_with_logits``, which has means by default and no ignored label.
     """
 
     def __init__(self, *, ignore_label: int | None = None, normalization: int = BATCH_SIZE) -> None:

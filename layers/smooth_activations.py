@@ -22,6 +22,8 @@ class GELU(Elementwise):
     """y = x * Phi(x), Phi being the normal distribution. Hendrycks and Gimpel 2016.
 
     With ``approximate: TANH`` y = x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))).
+
+    Torch: ``F.gelu``, the same.
     """
 
     message_field = "gelu_param"
@@ -36,7 +38,10 @@ class GELU(Elementwise):
 
 @register("SiLU")
 class SiLU(Elementwise):
-    """y = x * sigmoid(x): Swish with ``beta`` 1. Elfwing et al. 2017."""
+    """y = x * sigmoid(x): Swish with ``beta`` 1. Elfwing et al. 2017.
+
+    Torch: ``F.silu``, the same.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         return F.silu(x)
@@ -44,7 +49,10 @@ class SiLU(Elementwise):
 
 @register("Mish")
 class Mish(Elementwise):
-    """y = x * tanh(log(1 + exp(x))). Misra 2019."""
+    """y = x * tanh(log(1 + exp(x))). Misra 2019.
+
+    Torch: ``F.mish``, the same.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         return F.mish(x)
@@ -55,6 +63,8 @@ class HardSwish(Elementwise):
     """y = x * min(max(x + 3, 0), 6) / 6. Howard et al. 2019.
 
     At x = -3 the gradient is 0 and at x = 3 it is 1, as in torch.
+
+    Torch: ``F.hardswish``, the same.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -63,7 +73,10 @@ class HardSwish(Elementwise):
 
 @register("HardSigmoid")
 class HardSigmoid(Elementwise):
-    """y = min(max(x + 3, 0), 6) / 6. The gradient is 0 where y is 0 or 1."""
+    """y = min(max(x + 3, 0), 6) / 6. The gradient is 0 where y is 0 or 1.
+
+    Torch: ``F.hardsigmoid``, the same.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         return F.hardsigmoid(x)
@@ -71,7 +84,10 @@ class HardSigmoid(Elementwise):
 
 @register("ReLU6")
 class ReLU6(Elementwise):
-    """y = min(max(x, 0), 6). The gradient at 0 and 6 is 0. Krizhevsky 2010."""
+    """y = min(max(x, 0), 6). The gradient at 0 and 6 is 0. Krizhevsky 2010.
+
+    Torch: ``F.relu6``, the same.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu6(x)
@@ -82,6 +98,8 @@ class SELU(Elementwise):
     """y = s * x where x > 0, else s * a * (exp(x) - 1), s = 1.0507 and a = 1.6733.
 
     The constants keep mean 0 and variance 1 from layer to layer. Klambauer et al. 2017.
+
+    Torch: ``F.selu``, the same.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -93,6 +111,8 @@ class Softplus(Elementwise):
     """y = log(1 + exp(beta x)) / beta, and x itself where beta x > ``threshold`` (20).
 
     ``beta`` is 1 by default and must be positive.
+
+    Torch: ``F.softplus``, the same.
     """
 
     message_field = "softplus_param"

@@ -12,7 +12,10 @@ from .registry import register
 
 @register("Softmax")
 class Softmax(Layer):
-    """y = exp(x) / sum of exp(x) along ``axis`` (1). ``engine`` changes nothing."""
+    """y = exp(x) / sum of exp(x) along ``axis`` (1). ``engine`` changes nothing.
+
+    Torch: ``torch.softmax`` on axis 1.
+    """
 
     message_field = "softmax_param"
     allows_in_place = True

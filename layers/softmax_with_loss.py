@@ -50,6 +50,8 @@ class SoftmaxWithLoss(LossLayer, ClassifyingLayer):
     class, and VALID divides by the sum of their weights; ``label_smoothing`` e (0) puts 1 - e of
     the target on the label and spreads e evenly over all classes. Both as in torch's
     cross_entropy. Szegedy et al. 2016.
+
+    Torch: ``F.cross_entropy``, the same by default for positions that count.
     """
 
     message_field = "softmax_param"

@@ -19,6 +19,8 @@ class SPP(Layer):
     bottom ``(N, C, H, W)`` -> top ``(N, C * (4 ^ pyramid_height - 1) / 3)``, or ``(N, C, 1, 1)``
     for a ``pyramid_height`` of 1. Level l has windows of ceil(H / 2^l), its padding spread over
     both sides; ``pool`` as in Pooling. ``engine`` changes nothing. He et al. 2014.
+
+    Torch: has none; concatenated ``F.max_pool2d`` of a pyramid.
     """
 
     message_field = "spp_param"

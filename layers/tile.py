@@ -12,7 +12,10 @@ from .registry import register
 
 @register("Tile")
 class Tile(Layer):
-    """The bottom ``tiles`` times, one after the other along ``axis`` (1)."""
+    """The bottom ``tiles`` times, one after the other along ``axis`` (1).
+
+    Torch: ``torch.repeat_interleave`` repeats elements; this is ``Tensor.repeat`` along one axis.
+    """
 
     message_field = "tile_param"
 
@@ -38,6 +41,8 @@ class Crop(Layer):
     """A part of the first bottom, with the sizes of the second at all axes from ``axis`` (2).
 
     It starts at ``offset``: one number for each of these axes, or one for all, or 0.
+
+    Torch: slices ``x[:, :, a:b]``; the sizes are those of the second bottom.
     """
 
     message_field = "crop_param"

@@ -128,6 +128,8 @@ class GRU(WholeSequences):
     Blobs, as in torch.nn.GRU: ``weight_ih_l0``, ``weight_hh_l0``, ``bias_ih_l0``, ``bias_hh_l0``,
     the same with ``_reverse``, then ``l1`` …; uniform within 1 / sqrt(num_output) unless the
     fillers say otherwise. ``expose_hidden`` and ``debug_info`` are refused. Cho et al. 2014.
+
+    Torch: ``nn.GRU``, the same, without an initial state.
     """
 
     gates = 3
