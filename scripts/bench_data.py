@@ -1,33 +1,54 @@
-"""Measure how fast the Data source delivers, against a torch DataLoader over the same LMDB.
+"""Measure how fast data comes: our sources against torch DataLoaders that do the same work.
 
-Makes its own databases in a temporary folder. Both run alternately with the same number of threads
-or workers; the medians and their ratio are printed. Usage: python scripts/bench_data.py [raw|jpeg]
+Makes its own databases in a temporary folder. What is compared runs alternately with the same
+number of threads or workers; medians and their ratio are printed. Besides the rate by the clock
+there is the rate per second of processor time, which other users of the machine hardly change.
+
+  raw      raw 3x256x256 records, crop 227, mirror, mean; a DataLoader over the same LMDB
+  jpeg     JPEG of 500x375, shorter side to 256, crop 224, mirror, mean; ImageFolder + DataLoader
+  convert  convert_imageset on one thread and on all cores
+  alexnet  steps of AlexNet from an LMDB and from DummyData
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import cv2
 import lmdb
 import numpy as np
+import psutil
 import torch
+from torch.utils.data import Dataset
 
 from cortado.layers.base import TRAIN
+from cortado.layers.data.augment import Preparation
+from cortado.layers.data.augment.geometry import Resize
+from cortado.layers.data.conversion import Options, convert
 from cortado.layers.data.data import Data
 from cortado.layers.data.database import open_database
+from cortado.layers.data.lists import ListedImage
 from cortado.layers.data.lmdb_writer import LmdbWriter
 from cortado.layers.data.prefetch import available_cores
 from cortado.layers.data.transform import Transform
 from cortado.proto import caffe_pb2
+from cortado.proto.caffe_pb2 import NetParameter, SolverParameter
+from cortado.proto.files import read_net
+from cortado.proto.positions import Document
+from cortado.proto.text import parse
+from cortado.solvers import Solver
 
 BATCH = 128
+#: More batches than any of the two prepares ahead.
+WARM_UP = 6
 CPU = torch.device("cpu")
 
 
@@ -77,7 +98,7 @@ def write_jpeg(path: Path, count: int, quality: int = 98) -> float:
     return statistics.mean(sizes)
 
 
-class Reader(torch.utils.data.Dataset):
+class Reader(Dataset):
     """What a user would write: protobuf, NumPy and OpenCV, one record at a time."""
 
     def __init__(self, path: str, count: int, crop: int, mean: np.ndarray | None) -> None:
@@ -111,64 +132,197 @@ class Reader(torch.utils.data.Dataset):
         return torch.from_numpy(np.ascontiguousarray(values)), datum.label
 
 
-def rate(next_batch: Callable[[], object], batches: int) -> float:
-    """Images per second over ``batches``."""
-    next_batch()
-    started = time.perf_counter()
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Images per second, by the clock and by processor time."""
+
+    clock: float
+    processor: float
+
+
+def processor_seconds() -> float:
+    """Processor time of this process and its children."""
+    processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    return sum(sum(each.cpu_times()[:2]) for each in processes)
+
+
+def rate(next_batch: Callable[[], object], batches: int) -> Rate:
+    """The rate over ``batches``, after what was prepared ahead has been used up."""
+    for _ in range(WARM_UP):
+        next_batch()
+    used, started = processor_seconds(), time.perf_counter()
     for _ in range(batches):
         next_batch()
-    return BATCH * batches / (time.perf_counter() - started)
+    images = BATCH * batches
+    return Rate(images / (time.perf_counter() - started), images / (processor_seconds() - used))
 
 
 def compare(
-    name: str, path: Path, count: int, crop: int, mean: np.ndarray | None, args: argparse.Namespace
+    name: str, path: Path, transform: Transform, dataset: Dataset, args: argparse.Namespace
 ) -> None:
-    transform = Transform(TRAIN, crop_size=crop, mirror=True, mean_image=mean)
+    """Run the Data source and a DataLoader over ``dataset`` in turn, and print their rates."""
     source = Data(open_database(path), transform, batch_size=BATCH)
     source.threads = args.threads
-    dataset = Reader(str(path), count, crop, mean)
     loader = torch.utils.data.DataLoader(
         dataset,
         BATCH,
         num_workers=args.threads,
-        persistent_workers=True,
-        # A forked worker could not open the environment that its parent has open.
-        multiprocessing_context="spawn",
+        shuffle=False,
+        # A forked worker could not open the environment that its parent has open. Spawned workers
+        # end like any interpreter, and now and then abort while C++ libraries are torn down
+        # ("terminate called without an active exception"); those of a fork server leave at once.
+        multiprocessing_context="forkserver",
     )
-    ours, theirs = [], []
+    ours: list[Rate] = []
+    theirs: list[Rate] = []
     for _ in range(args.repeats):
         ours.append(rate(lambda: source.next(CPU), args.batches))
         source.close()
         batches = iter(loader)
         theirs.append(rate(partial(next, batches), args.batches))
         del batches
-    mine, other = statistics.median(ours), statistics.median(theirs)
+    for what, rates in (("Data", ours), ("DataLoader", theirs)):
+        clock, processor = (
+            statistics.median(getattr(each, field) for each in rates)
+            for field in ("clock", "processor")
+        )
+        print(f"{name}: {what} {clock:,.0f} img/s, {processor:,.0f} per processor second")
     print(
-        f"{name}: Data {mine:,.0f} img/s ({mine / args.threads:,.0f} a thread), "
-        f"DataLoader {other:,.0f} img/s, ratio {mine / other:.2f} "
+        f"{name}: ratio {median_ratio(ours, theirs, 'clock'):.2f} by the clock, "
+        f"{median_ratio(ours, theirs, 'processor'):.2f} by processor time "
         f"({args.threads} threads or workers, median of {args.repeats})"
     )
 
 
+def median_ratio(ours: list[Rate], theirs: list[Rate], field: str) -> float:
+    pairs = zip(ours, theirs, strict=True)
+    return statistics.median(getattr(a, field) / getattr(b, field) for a, b in pairs)
+
+
+def bench_raw(folder: Path, args: argparse.Namespace) -> None:
+    count = BATCH * (args.batches + WARM_UP + 8)
+    path = folder / "raw"
+    write_raw(path, count)
+    mean = np.random.default_rng(1).random((3, 256, 256), np.float32) * 255
+    transform = Transform(TRAIN, crop_size=227, mirror=True, mean_image=mean)
+    dataset = Reader(str(path), count, 227, mean)
+    compare("raw 3x256x256, crop 227, mirror, mean", path, transform, dataset, args)
+
+
+def bench_jpeg(folder: Path, args: argparse.Namespace) -> None:
+    import torchvision
+    from torchvision import transforms
+
+    count = BATCH * (args.batches + WARM_UP + 8)
+    path = folder / "jpeg"
+    size = write_jpeg(path, count)
+    images = folder / "images" / "all"
+    images.mkdir(parents=True)
+    for number, (_, value) in enumerate(open_database(path).records()):
+        (images / f"{number:06d}.jpg").write_bytes(caffe_pb2.Datum.FromString(bytes(value)).data)
+    steps = [
+        transforms.Resize(256),
+        transforms.RandomCrop(224),
+        transforms.RandomHorizontalFlip(),
+        transforms.ToTensor(),
+        transforms.Normalize([0.45] * 3, [1 / 255] * 3),
+    ]
+    dataset = torchvision.datasets.ImageFolder(str(images.parent), transforms.Compose(steps))
+    transform = Transform(
+        TRAIN,
+        crop_size=224,
+        mirror=True,
+        mean_values=[115.0] * 3,
+        preparation=Preparation(Resize(side=256)),
+    )
+    name = f"JPEG 500x375 ({size / 1000:.0f} KB), resize 256, crop 224, mirror, mean"
+    compare(name, path, transform, dataset, args)
+
+
+def bench_convert(folder: Path, args: argparse.Namespace) -> None:
+    images = folder / "convert"
+    images.mkdir()
+    listed = []
+    for number, image in enumerate(crops(512, 375, 500)):
+        name = f"{number:04d}.jpg"
+        cv2.imwrite(str(images / name), image, [cv2.IMWRITE_JPEG_QUALITY, 98])
+        listed.append(ListedImage(number + 1, name, 0))
+    options = Options(resize_width=256, resize_height=256)
+    seconds: dict[int, list[float]] = {1: [], args.threads: []}
+    for repeat in range(args.repeats):
+        for threads, found in seconds.items():
+            target = folder / f"db_{threads}_{repeat}"
+            started = time.perf_counter()
+            convert(listed, f"{images}/", target, options, threads=threads)
+            found.append(time.perf_counter() - started)
+            shutil.rmtree(target)
+    ratios = [one / many for one, many in zip(*seconds.values(), strict=True)]
+    rates = [len(listed) / statistics.median(each) for each in seconds.values()]
+    print(
+        f"convert_imageset: {rates[0]:,.0f} img/s on one thread, {rates[1]:,.0f} on "
+        f"{args.threads}; ratio {statistics.median(ratios):.2f} (median of {args.repeats})"
+    )
+
+
+def bench_alexnet(folder: Path, args: argparse.Namespace) -> None:
+    write_raw(folder / "alexnet", 512)
+    sources = {
+        "LMDB": 'type: "Data" transform_param { crop_size: 227 mirror: true mean_value: 110 } '
+        f'data_param {{ source: "{folder / "alexnet"}" backend: LMDB batch_size: 16 }}',
+        "DummyData": 'type: "DummyData" dummy_data_param { shape { dim: 16 dim: 3 dim: 227 '
+        "dim: 227 } shape { dim: 16 } }",
+    }
+    layers = read_net(args.net).message.layer
+    body = [each for each in layers if each.type not in ("Data", "DummyData", "Input")]
+    solvers = {}
+    torch.set_num_threads(args.threads)
+    for name, text in sources.items():
+        net = parse(f'layer {{ name: "data" top: "data" top: "label" {text} }}', NetParameter)
+        net.message.layer.extend(body)
+        parameters = SolverParameter(
+            base_lr=0.001, lr_policy="fixed", max_iter=10**6, snapshot_after_train=False
+        )
+        parameters.solver_mode = SolverParameter.CPU
+        parameters.net_param.CopyFrom(net.message)
+        solvers[name] = Solver(Document(parameters), device="cpu")
+        solvers[name].step(2)
+    seconds: dict[str, list[float]] = {name: [] for name in solvers}
+    for _ in range(args.repeats):
+        for name, solver in solvers.items():
+            started = time.perf_counter()
+            solver.step(2)
+            seconds[name].append((time.perf_counter() - started) / 2)
+    ratios = [a / b for a, b in zip(*seconds.values(), strict=True)]
+    middle = {name: 1000 * statistics.median(each) for name, each in seconds.items()}
+    print(
+        f"AlexNet 16 x 227, a step: {middle['LMDB']:.0f} ms from the LMDB, "
+        f"{middle['DummyData']:.0f} ms from DummyData; ratio {statistics.median(ratios):.3f} "
+        f"({min(ratios):.3f} to {max(ratios):.3f}, {args.repeats} pairs)"
+    )
+
+
+BENCHMARKS = {
+    "raw": bench_raw,
+    "jpeg": bench_jpeg,
+    "convert": bench_convert,
+    "alexnet": bench_alexnet,
+}
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", nargs="?", choices=("raw", "jpeg"))
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", nargs="*", default=["raw", "jpeg", "convert"])
     parser.add_argument("--threads", type=int, default=available_cores())
     parser.add_argument("--batches", type=int, default=12)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--net", help="alexnet: prototxt of the net; its data layers are replaced")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    count = BATCH * (args.batches + 4)
-    with tempfile.TemporaryDirectory() as folder:
-        if args.what != "jpeg":
-            path = Path(folder) / "raw"
-            write_raw(path, count)
-            mean = np.random.default_rng(1).random((3, 256, 256), np.float32) * 255
-            compare("raw 3x256x256, crop 227, mirror, mean", path, count, 227, mean, args)
-        if args.what != "raw":
-            path = Path(folder) / "jpeg"
-            size = write_jpeg(path, count)
-            compare(f"JPEG 500x375 ({size / 1000:.0f} KB), crop 224", path, count, 224, None, args)
+    for name in args.what:
+        with tempfile.TemporaryDirectory() as folder:
+            BENCHMARKS[name](Path(folder), args)
 
 
 if __name__ == "__main__":

@@ -342,6 +342,19 @@ def test_a_wrong_backend_is_recognised(ten: Path, caplog: pytest.LogCaptureFixtu
     assert "is of backend LMDB, not LEVELDB" in caplog.text
 
 
+def test_a_leveldb_given_as_lmdb_is_recognised(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    goldens = Path(__file__).parents[1] / "goldens/data/files"
+    shutil.copytree(goldens / "raw_table_leveldb", tmp_path / "db")
+    with caplog.at_level(logging.WARNING):
+        database = open_database(tmp_path / "db", caffe_pb2.DataParameter.LMDB, "data")
+    assert "is of backend LEVELDB, not LMDB" in caplog.text
+    database.close()
+    with pytest.raises(DataError, match="this is a LevelDB"):
+        lmdb_reader.LmdbDatabase(tmp_path / "db")
+
+
 def test_reads_without_a_lock_where_none_is_allowed(
     ten: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
