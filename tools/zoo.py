@@ -16,13 +16,13 @@ example:
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..proto.errors import ConfigError, ResourceError, nearest
 from .flags import switch
+from .progress import transfer
 
 if TYPE_CHECKING:
     from ..model_zoo.index import Model
@@ -110,26 +110,9 @@ def pull(args: argparse.Namespace) -> None:
     from ..model_zoo import zoo
 
     for name in args.models:
-        with _progress(name) as progress:
+        with transfer(name) as progress:
             path = zoo.pull(name, mirror=args.mirror or None, progress=progress)
         print(path)
-
-
-@contextmanager
-def _progress(name: str) -> Iterator[Callable[[int, int], None] | None]:
-    """A bar of bytes on a terminal."""
-    import sys
-
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    with Progress(*columns, TransferSpeedColumn(), console=Console(stderr=True)) as bar:
-        task = bar.add_task(name, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total or None)
 
 
 def verify(args: argparse.Namespace) -> None:

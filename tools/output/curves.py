@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 DPI = 110
 
+#: Stamps name no year; they are read as of 2000, which had 366 days.
+_YEAR = timedelta(days=366)
 _STAMP = re.compile(r"^[IWEF](\d{4} \d\d:\d\d:\d\d\.\d+) ")
 _ITERATION = re.compile(r"\bIteration (\d+)\b")
 _LOSS = re.compile(r"\bIteration \d+.*, loss = (\S+)")
@@ -50,40 +52,80 @@ class Curves:
         self.series.setdefault(key, Series()).add(iteration, seconds, value)
 
 
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One value in a log; ``key`` is that of :class:`Curves`."""
+
+    key: str
+    iteration: int
+    seconds: float
+    value: float
+
+
 def read_log(path: str | Path) -> Curves:
     """The curves of the log file ``path``; DataError if it holds none."""
-    try:
-        lines = Path(path).read_text("utf-8", "replace").splitlines()
-    except OSError as error:
-        raise DataError(f"log {str(path)!r}: {error.strerror}") from None
-    curves = parse(lines, Path(path).stem)
-    if not curves.series:
-        raise DataError(f"log {str(path)!r}: no line of a training run in it")
-    return curves
+    return _collect(read_records(path), Path(path).stem)
 
 
 def parse(lines: Iterable[str], name: str = "") -> Curves:
     """The curves of log lines; what is no line of a run is passed over."""
+    return _collect(records(lines), name)
+
+
+def _collect(found: Iterable[Record], name: str) -> Curves:
     curves = Curves(name)
-    iteration = 0
+    for each in found:
+        curves.add(each.key, each.iteration, each.seconds, each.value)
+    return curves
+
+
+def read_lines(path: str | Path) -> list[str]:
+    """The lines of a log; DataError if it cannot be read."""
+    try:
+        return Path(path).read_text("utf-8", "replace").splitlines()
+    except OSError as error:
+        raise DataError(f"log {str(path)!r}: {error.strerror}") from None
+
+
+def read_records(path: str | Path) -> list[Record]:
+    """Every value of the log file ``path``, in its order; DataError if it holds none."""
+    found = list(records(read_lines(path)))
+    if not found:
+        raise DataError(f"log {str(path)!r}: no line of a training run in it")
+    return found
+
+
+def timed(lines: Iterable[str]) -> Iterator[tuple[float, str]]:
+    """Each line with the seconds since the run began: since its line ``Solving``, or since the
+    first line that tells the time."""
     began: datetime | None = None
     seconds = 0.0
+    solving = False
     for line in lines:
-        stamp = _STAMP.match(line)
-        if stamp:
+        if stamp := _STAMP.match(line):
             # The year is not in the log; a leap year knows every date.
             now = datetime.strptime(f"2000{stamp[1]}", "%Y%m%d %H:%M:%S.%f")
-            began = began or now
+            if began is not None and began - now > timedelta(days=1):
+                now += _YEAR
+            if began is None or ("Solving" in line and not solving):
+                began, solving = now, "Solving" in line
             seconds = (now - began).total_seconds()
+        yield seconds, line
+
+
+def records(lines: Iterable[str]) -> Iterator[Record]:
+    """The values in log lines: smoothed losses, learning rates, outputs of training and tests."""
+    iteration = 0
+    for seconds, line in timed(lines):
         if found := _ITERATION.search(line):
             iteration = int(found[1])
         if found := _LOSS.search(line):
-            curves.add("loss", iteration, seconds, float(found[1]))
+            yield Record("loss", iteration, seconds, float(found[1]))
         elif found := _RATE.search(line):
-            curves.add("lr", iteration, seconds, float(found[1]))
+            yield Record("lr", iteration, seconds, float(found[1]))
         elif found := _OUTPUT.search(line):
-            curves.add(f"{found[1].lower()}/{found[2]}", iteration, seconds, float(found[3]))
-    return curves
+            key = f"{found[1].lower()}/{found[2]}"
+            yield Record(key, iteration, seconds, float(found[3]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +139,12 @@ class Chart:
     @property
     def x_label(self) -> str:
         return "Iterations" if self.against == "iterations" else "Training seconds"
+
+    def series_of(self, run: Curves) -> Series | None:
+        """The run's series for this chart; where none is called so, one of a similar name, such
+        as ``test/accuracy@5`` or ``test/loss3``."""
+        similar = (key for key in sorted(run.series) if key.startswith(self.key))
+        return run.series.get(self.key) or run.series.get(next(similar, ""))
 
 
 _QUANTITIES = (
@@ -118,7 +166,7 @@ def plot(chart: Chart, runs: Sequence[Curves], path: str | Path) -> None:
     """Draw one chart of all ``runs`` into the image file ``path``."""
     figure, axes = _figure(1)
     for run in runs:
-        series = run.series.get(chart.key)
+        series = chart.series_of(run)
         if series is None:
             known = ", ".join(sorted(run.series))
             raise ConfigError(f"log {run.name}: no {chart.title.lower()} in it (it has {known})")
