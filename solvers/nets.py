@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ..netdef import Net
+from ..netdef.execution import Execution
 from ..proto.caffe_pb2 import TEST, TRAIN, NetParameter, NetState
 from ..proto.errors import ConfigError, Fault
 from ..proto.files import read_net
@@ -24,7 +25,12 @@ class NetDefinition:
     document: Document[NetParameter]
     state: NetState
 
-    def build(self, device: str, share_with: Net | None = None) -> Net:
+    def build(
+        self,
+        device: str,
+        share_with: Net | None = None,
+        execution: Execution | None = None,
+    ) -> Net:
         return Net(
             self.document,
             self.state.phase,
@@ -32,6 +38,7 @@ class NetDefinition:
             stages=self.state.stage,
             device=device,
             share_with=share_with,
+            execution=execution,
         )
 
 
