@@ -48,6 +48,8 @@ class BatchNorm(Layer):
         self.use_global_stats = use_global_stats
         self.moving_average_fraction = moving_average_fraction
         self.eps = eps
+        #: False while a pass is only repeated for its gradient: it must not count twice.
+        self.counting = True
         self.add_blob("mean", (channels,), learnable=False)
         self.add_blob("variance", (channels,), learnable=False)
         self.add_blob("scale_factor", (1,), learnable=False)
@@ -101,7 +103,8 @@ class BatchNorm(Layer):
                 shape = (-1, *[1] * (x.dim() - 2))
                 y = y * weight.view(shape)
                 y = y if bias is None else y + bias.view(shape)
-        self._accumulate(mean, variance)
+        if self.counting:
+            self._accumulate(mean, variance)
         return y
 
     def statistics(self) -> tuple[Tensor, Tensor]:

@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import sys
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -17,7 +19,7 @@ from ..proto.errors import ConfigError, ResourceError
 
 FP32, TF32, BF16, FP16, AUTO = "FP32", "TF32", "BF16", "FP16", "AUTO"
 PRECISIONS = (FP32, TF32, BF16, FP16, AUTO)
-MEMORY_FORMATS = ("AUTO", "CHANNELS_LAST", "CONTIGUOUS")
+MEMORY_FORMATS = ("BEST", "CHANNELS_LAST", "CONTIGUOUS")
 _DTYPES = {BF16: torch.bfloat16, FP16: torch.float16}
 
 
@@ -27,16 +29,18 @@ class Execution:
 
     ``precision``: FP32; TF32 (a GPU's tensor cores round the factors of products to 10 bits); BF16
     or FP16 by autocast, with float32 weights; AUTO, the fastest that the device does natively.
-    ``memory_format``: AUTO, CHANNELS_LAST or CONTIGUOUS. ``optimize``: run fused steps.
+    ``memory_format``: BEST, CHANNELS_LAST or CONTIGUOUS. ``optimize``: run fused steps.
     ``recompute``: patterns of layers whose tops are computed again in backward instead of kept;
-    AUTO stands for segments of about equal size. ``compile``: run through torch.compile.
+    AUTO stands for segments of about equal size. ``compile``: run through torch.compile,
+    with ``cuda_graphs`` in its mode that records CUDA graphs.
     """
 
     precision: str = FP32
-    memory_format: str = AUTO
+    memory_format: str = "BEST"
     optimize: bool = True
     recompute: tuple[str, ...] = ()
     compile: bool = False
+    cuda_graphs: bool = False
 
     def __post_init__(self) -> None:
         for name, value, allowed in (
@@ -115,3 +119,25 @@ def prepare_process(device: torch.device | str, threads: int = 0) -> None:
         torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
     if threads:
         torch.set_num_threads(threads)
+
+
+def compiled(function: Callable[..., Any], execution: Execution) -> Callable[..., Any] | None:
+    """``function`` through torch.compile, if asked for; where that fails it runs as it is."""
+    if not execution.compile:
+        return None
+    mode = "reduce-overhead" if execution.cuda_graphs else None
+    fast = torch.compile(function, mode=mode)
+    failed = False
+
+    def run(*arguments: Any) -> Any:
+        nonlocal failed
+        if not failed:
+            try:
+                return fast(*arguments)
+            except Exception as error:  # the compilers behind it raise many kinds
+                failed = True
+                reason = str(error).strip().partition("\n")[0]
+                warnings.warn(f"torch.compile failed, running without it: {reason}", stacklevel=2)
+        return function(*arguments)
+
+    return run

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .steps import Step
 
-AUTO, CHANNELS_LAST, CONTIGUOUS = "AUTO", "CHANNELS_LAST", "CONTIGUOUS"
+BEST, CHANNELS_LAST, CONTIGUOUS = "BEST", "CHANNELS_LAST", "CONTIGUOUS"
 _FILTERS = {"Convolution", "Deconvolution"}
 
 
@@ -28,12 +28,12 @@ def channels_last(x: Tensor) -> Tensor:
 
 
 def chosen(setting: str, steps: Sequence[Step], device: torch.device, reduced: bool) -> bool:
-    """Whether to run channels-last: as ``setting`` says, or for AUTO wherever it pays.
+    """Whether to run channels-last: as ``setting`` says, or for BEST wherever it pays.
 
     That is in nets with convolutions over 2 spatial axes, on the CPU, and on a GPU where tensor
     cores are used (``reduced`` precision); cuDNN's float32 kernels prefer the other layout.
     """
-    if setting != AUTO:
+    if setting != BEST:
         return setting == CHANNELS_LAST
     filters = any(
         step.type in _FILTERS and step.layer.blob(0).dim() == 4 and not step.views for step in steps

@@ -15,7 +15,7 @@ from ..proto.errors import ConfigError, nearest
 from ..proto.weights import LayerBlobs
 from . import blueprint, layout, memory, passes, weights
 from .blueprint import NetSource
-from .execution import Execution
+from .execution import Execution, compiled
 from .parameters import ParamRef, Tie
 from .steps import SourceStep, Step
 from .weights import CopyReport, WeightsSource
@@ -114,7 +114,10 @@ class Net(nn.Module):
 
     def _run(self, inputs: Mapping[str, Tensor], keep: bool) -> tuple[dict[str, Tensor], Tensor]:
         with self.execution.context(self._device):
-            blobs, loss = self._run_steps(inputs, keep)
+            if self._compiled is None or keep or torch.compiler.is_compiling():
+                blobs, loss = self._run_steps(inputs, keep)
+            else:
+                blobs, loss = self._compiled(inputs, False)
         if self.execution.reduced:
             for name in self.outputs:
                 blobs[name] = blobs[name].float()
@@ -187,7 +190,7 @@ class Net(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies: all but what the last call left, which belongs to autograd's graph."""
-        return {**self.__dict__, "_loss": None, "_blobs": {}}
+        return {**self.__dict__, "_loss": None, "_blobs": {}, "_compiled": None}
 
     @property
     def device(self) -> torch.device:
@@ -303,7 +306,8 @@ class Net(nn.Module):
             layout.arrange_weights(self.steps, seen_otherwise)
         self._fast_steps = self.steps
         if self.execution.optimize:
-            self._fast_steps = passes.optimize(self.steps, self.outputs, self.inputs)
+            self._fast_steps = passes.optimize(self.steps, self.outputs, self.execution.recompute)
+        self._compiled = compiled(self._run_steps, self.execution)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Net:
         """As torch's, which gives every tied buffer memory of its own; so tie them again."""

@@ -152,7 +152,7 @@ class Preprocessing(_message.Message):
     def __init__(self, blob: _Optional[str] = ..., channels: _Optional[int] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., channel_order: _Optional[str] = ..., resize_height: _Optional[int] = ..., resize_width: _Optional[int] = ..., resize_side: _Optional[int] = ..., crop_size: _Optional[int] = ..., mean_value: _Optional[_Iterable[float]] = ..., mean_image: _Optional[_Union[BlobProto, _Mapping]] = ..., scale: _Optional[float] = ...) -> None: ...
 
 class SolverParameter(_message.Message):
-    __slots__ = ("train_net", "test_net", "test_iter", "test_interval", "base_lr", "display", "max_iter", "lr_policy", "gamma", "power", "momentum", "weight_decay", "stepsize", "snapshot", "snapshot_prefix", "snapshot_diff", "solver_mode", "device_id", "test_compute_loss", "random_seed", "train_net_param", "test_net_param", "debug_info", "net", "net_param", "train_state", "test_state", "snapshot_after_train", "regularization_type", "solver_type", "delta", "test_initialization", "average_loss", "stepvalue", "clip_gradients", "iter_size", "snapshot_format", "rms_decay", "momentum2", "type", "layer_wise_reduce", "weights", "max_epoch", "test_epoch", "snapshot_epoch", "warmup_iter", "warmup_start", "min_lr", "restart_iter", "restart_mult", "peak_fraction", "start_divisor", "watch", "watch_net", "watch_goal", "min_improvement", "plateau_patience", "early_stop_patience", "keep_best", "param_rule", "ema_decay", "clip_layer_gradients", "gradient_noise", "trust_coefficient", "check_finite", "override")
+    __slots__ = ("train_net", "test_net", "test_iter", "test_interval", "base_lr", "display", "max_iter", "lr_policy", "gamma", "power", "momentum", "weight_decay", "stepsize", "snapshot", "snapshot_prefix", "snapshot_diff", "solver_mode", "device_id", "test_compute_loss", "random_seed", "train_net_param", "test_net_param", "debug_info", "net", "net_param", "train_state", "test_state", "snapshot_after_train", "regularization_type", "solver_type", "delta", "test_initialization", "average_loss", "stepvalue", "clip_gradients", "iter_size", "snapshot_format", "rms_decay", "momentum2", "type", "layer_wise_reduce", "weights", "max_epoch", "test_epoch", "snapshot_epoch", "warmup_iter", "warmup_start", "min_lr", "restart_iter", "restart_mult", "peak_fraction", "start_divisor", "watch", "watch_net", "watch_goal", "min_improvement", "plateau_patience", "early_stop_patience", "keep_best", "param_rule", "ema_decay", "clip_layer_gradients", "gradient_noise", "trust_coefficient", "check_finite", "override", "precision", "memory_format", "compile", "cuda_graphs", "recompute", "threads")
     class SnapshotFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         HDF5: _ClassVar[SolverParameter.SnapshotFormat]
@@ -187,6 +187,26 @@ class SolverParameter(_message.Message):
     BY_OUTPUT: SolverParameter.WatchGoal
     MAXIMIZE: SolverParameter.WatchGoal
     MINIMIZE: SolverParameter.WatchGoal
+    class Precision(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        FP32: _ClassVar[SolverParameter.Precision]
+        TF32: _ClassVar[SolverParameter.Precision]
+        BF16: _ClassVar[SolverParameter.Precision]
+        FP16: _ClassVar[SolverParameter.Precision]
+        AUTO: _ClassVar[SolverParameter.Precision]
+    FP32: SolverParameter.Precision
+    TF32: SolverParameter.Precision
+    BF16: SolverParameter.Precision
+    FP16: SolverParameter.Precision
+    AUTO: SolverParameter.Precision
+    class MemoryFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        BEST: _ClassVar[SolverParameter.MemoryFormat]
+        CHANNELS_LAST: _ClassVar[SolverParameter.MemoryFormat]
+        CONTIGUOUS: _ClassVar[SolverParameter.MemoryFormat]
+    BEST: SolverParameter.MemoryFormat
+    CHANNELS_LAST: SolverParameter.MemoryFormat
+    CONTIGUOUS: SolverParameter.MemoryFormat
     TRAIN_NET_FIELD_NUMBER: _ClassVar[int]
     TEST_NET_FIELD_NUMBER: _ClassVar[int]
     TEST_ITER_FIELD_NUMBER: _ClassVar[int]
@@ -254,6 +274,12 @@ class SolverParameter(_message.Message):
     CHECK_FINITE_FIELD_NUMBER: _ClassVar[int]
     OVERRIDE_FIELD_NUMBER: _ClassVar[int]
     IMPORT_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_FORMAT_FIELD_NUMBER: _ClassVar[int]
+    COMPILE_FIELD_NUMBER: _ClassVar[int]
+    CUDA_GRAPHS_FIELD_NUMBER: _ClassVar[int]
+    RECOMPUTE_FIELD_NUMBER: _ClassVar[int]
+    THREADS_FIELD_NUMBER: _ClassVar[int]
     train_net: str
     test_net: _containers.RepeatedScalarFieldContainer[str]
     test_iter: _containers.RepeatedScalarFieldContainer[int]
@@ -320,7 +346,13 @@ class SolverParameter(_message.Message):
     trust_coefficient: float
     check_finite: bool
     override: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, train_net: _Optional[str] = ..., test_net: _Optional[_Iterable[str]] = ..., test_iter: _Optional[_Iterable[int]] = ..., test_interval: _Optional[int] = ..., base_lr: _Optional[float] = ..., display: _Optional[int] = ..., max_iter: _Optional[int] = ..., lr_policy: _Optional[str] = ..., gamma: _Optional[float] = ..., power: _Optional[float] = ..., momentum: _Optional[float] = ..., weight_decay: _Optional[float] = ..., stepsize: _Optional[int] = ..., snapshot: _Optional[int] = ..., snapshot_prefix: _Optional[str] = ..., snapshot_diff: bool = ..., solver_mode: _Optional[_Union[SolverParameter.SolverMode, str]] = ..., device_id: _Optional[int] = ..., test_compute_loss: bool = ..., random_seed: _Optional[int] = ..., train_net_param: _Optional[_Union[NetParameter, _Mapping]] = ..., test_net_param: _Optional[_Iterable[_Union[NetParameter, _Mapping]]] = ..., debug_info: bool = ..., net: _Optional[str] = ..., net_param: _Optional[_Union[NetParameter, _Mapping]] = ..., train_state: _Optional[_Union[NetState, _Mapping]] = ..., test_state: _Optional[_Iterable[_Union[NetState, _Mapping]]] = ..., snapshot_after_train: bool = ..., regularization_type: _Optional[str] = ..., solver_type: _Optional[_Union[SolverParameter.SolverType, str]] = ..., delta: _Optional[float] = ..., test_initialization: bool = ..., average_loss: _Optional[int] = ..., stepvalue: _Optional[_Iterable[int]] = ..., clip_gradients: _Optional[float] = ..., iter_size: _Optional[int] = ..., snapshot_format: _Optional[_Union[SolverParameter.SnapshotFormat, str]] = ..., rms_decay: _Optional[float] = ..., momentum2: _Optional[float] = ..., type: _Optional[str] = ..., layer_wise_reduce: bool = ..., weights: _Optional[_Iterable[str]] = ..., max_epoch: _Optional[float] = ..., test_epoch: _Optional[float] = ..., snapshot_epoch: _Optional[float] = ..., warmup_iter: _Optional[int] = ..., warmup_start: _Optional[float] = ..., min_lr: _Optional[float] = ..., restart_iter: _Optional[int] = ..., restart_mult: _Optional[float] = ..., peak_fraction: _Optional[float] = ..., start_divisor: _Optional[float] = ..., watch: _Optional[str] = ..., watch_net: _Optional[int] = ..., watch_goal: _Optional[_Union[SolverParameter.WatchGoal, str]] = ..., min_improvement: _Optional[float] = ..., plateau_patience: _Optional[int] = ..., early_stop_patience: _Optional[int] = ..., keep_best: _Optional[int] = ..., param_rule: _Optional[_Iterable[_Union[ParamRule, _Mapping]]] = ..., ema_decay: _Optional[float] = ..., clip_layer_gradients: _Optional[float] = ..., gradient_noise: _Optional[float] = ..., trust_coefficient: _Optional[float] = ..., check_finite: bool = ..., override: _Optional[_Iterable[str]] = ..., **kwargs) -> None: ...
+    precision: SolverParameter.Precision
+    memory_format: SolverParameter.MemoryFormat
+    compile: bool
+    cuda_graphs: bool
+    recompute: _containers.RepeatedScalarFieldContainer[str]
+    threads: int
+    def __init__(self, train_net: _Optional[str] = ..., test_net: _Optional[_Iterable[str]] = ..., test_iter: _Optional[_Iterable[int]] = ..., test_interval: _Optional[int] = ..., base_lr: _Optional[float] = ..., display: _Optional[int] = ..., max_iter: _Optional[int] = ..., lr_policy: _Optional[str] = ..., gamma: _Optional[float] = ..., power: _Optional[float] = ..., momentum: _Optional[float] = ..., weight_decay: _Optional[float] = ..., stepsize: _Optional[int] = ..., snapshot: _Optional[int] = ..., snapshot_prefix: _Optional[str] = ..., snapshot_diff: bool = ..., solver_mode: _Optional[_Union[SolverParameter.SolverMode, str]] = ..., device_id: _Optional[int] = ..., test_compute_loss: bool = ..., random_seed: _Optional[int] = ..., train_net_param: _Optional[_Union[NetParameter, _Mapping]] = ..., test_net_param: _Optional[_Iterable[_Union[NetParameter, _Mapping]]] = ..., debug_info: bool = ..., net: _Optional[str] = ..., net_param: _Optional[_Union[NetParameter, _Mapping]] = ..., train_state: _Optional[_Union[NetState, _Mapping]] = ..., test_state: _Optional[_Iterable[_Union[NetState, _Mapping]]] = ..., snapshot_after_train: bool = ..., regularization_type: _Optional[str] = ..., solver_type: _Optional[_Union[SolverParameter.SolverType, str]] = ..., delta: _Optional[float] = ..., test_initialization: bool = ..., average_loss: _Optional[int] = ..., stepvalue: _Optional[_Iterable[int]] = ..., clip_gradients: _Optional[float] = ..., iter_size: _Optional[int] = ..., snapshot_format: _Optional[_Union[SolverParameter.SnapshotFormat, str]] = ..., rms_decay: _Optional[float] = ..., momentum2: _Optional[float] = ..., type: _Optional[str] = ..., layer_wise_reduce: bool = ..., weights: _Optional[_Iterable[str]] = ..., max_epoch: _Optional[float] = ..., test_epoch: _Optional[float] = ..., snapshot_epoch: _Optional[float] = ..., warmup_iter: _Optional[int] = ..., warmup_start: _Optional[float] = ..., min_lr: _Optional[float] = ..., restart_iter: _Optional[int] = ..., restart_mult: _Optional[float] = ..., peak_fraction: _Optional[float] = ..., start_divisor: _Optional[float] = ..., watch: _Optional[str] = ..., watch_net: _Optional[int] = ..., watch_goal: _Optional[_Union[SolverParameter.WatchGoal, str]] = ..., min_improvement: _Optional[float] = ..., plateau_patience: _Optional[int] = ..., early_stop_patience: _Optional[int] = ..., keep_best: _Optional[int] = ..., param_rule: _Optional[_Iterable[_Union[ParamRule, _Mapping]]] = ..., ema_decay: _Optional[float] = ..., clip_layer_gradients: _Optional[float] = ..., gradient_noise: _Optional[float] = ..., trust_coefficient: _Optional[float] = ..., check_finite: bool = ..., override: _Optional[_Iterable[str]] = ..., precision: _Optional[_Union[SolverParameter.Precision, str]] = ..., memory_format: _Optional[_Union[SolverParameter.MemoryFormat, str]] = ..., compile: bool = ..., cuda_graphs: bool = ..., recompute: _Optional[_Iterable[str]] = ..., threads: _Optional[int] = ..., **kwargs) -> None: ...
 
 class ParamRule(_message.Message):
     __slots__ = ("pattern", "lr_mult", "decay_mult")

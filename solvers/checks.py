@@ -27,6 +27,7 @@ _GENERAL: tuple[Requirement, ...] = (
     at_least("early_stop_patience", 0, optional=True),
     at_least("keep_best", 0, optional=True),
     at_least("gradient_noise", 0, optional=True),
+    at_least("threads", 0, optional=True),
     fraction("ema_decay"),
     one_of("regularization_type", "L2", "L1"),
 )

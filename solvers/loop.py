@@ -19,7 +19,8 @@ class Iteration:
     """One iteration as hooks see it; tensors are on the device, and reading them waits for it.
 
     ``number`` counts the updates made before it; ``loss`` is the mean over the iter_size passes,
-    ``outputs`` and ``batch`` belong to the last pass.
+    ``outputs`` and ``batch`` belong to the last pass. ``usable`` is False where scaled gradients
+    overflowed, so that no update is made.
     """
 
     number: int
@@ -27,6 +28,7 @@ class Iteration:
     outputs: dict[str, Tensor]
     batch: dict[str, Tensor]
     rate: float = 0.0
+    usable: bool = True
 
 
 def run(solver: Solver, until: int) -> None:
@@ -42,7 +44,8 @@ def run(solver: Solver, until: int) -> None:
         iteration.rate = _next_rate(solver)
         for hook in solver.hooks:
             hook.before_update(solver, iteration)
-        solver.updater.update(iteration.rate, solver.iteration)
+        if iteration.usable:
+            solver.updater.update(iteration.rate, solver.iteration)
         solver.iteration += 1
         for hook in solver.hooks:
             hook.after_update(solver, iteration)
@@ -67,11 +70,16 @@ def forward_backward(solver: Solver) -> Iteration:
         batch = net.next_batch()
         outputs, loss = net.run(batch)
         if loss.requires_grad:
-            loss.backward()
+            (loss if solver.scaler is None else solver.scaler.scaled(loss)).backward()
         total = loss.detach() if total is None else total + loss.detach()
     assert total is not None
+    usable = solver.scaler is None or solver.scaler.unscale(solver.updater.gradients())
+    if not usable:
+        solver.updater.clear_gradients()
     detached = {name: output.detach() for name, output in outputs.items()}
-    return Iteration(solver.iteration, total / passes if passes > 1 else total, detached, batch)
+    return Iteration(
+        solver.iteration, total / passes if passes > 1 else total, detached, batch, usable=usable
+    )
 
 
 def _next_rate(solver: Solver) -> float:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ..layers.imports import import_named
 from ..netdef import Net
+from ..netdef.execution import Execution
 from ..proto.caffe_pb2 import TEST, TRAIN, NetParameter, NetState
 from ..proto.errors import ConfigError, Fault
 from ..proto.files import read_net
@@ -25,7 +26,12 @@ class NetDefinition:
     document: Document[NetParameter]
     state: NetState
 
-    def build(self, device: str, share_with: Net | None = None) -> Net:
+    def build(
+        self,
+        device: str,
+        share_with: Net | None = None,
+        execution: Execution | None = None,
+    ) -> Net:
         return Net(
             self.document,
             self.state.phase,
@@ -33,6 +39,7 @@ class NetDefinition:
             stages=self.state.stage,
             device=device,
             share_with=share_with,
+            execution=execution,
         )
 
 

@@ -21,12 +21,13 @@ from torch import Tensor
 
 from ..netdef import Net
 from ..netdef.description import describe
+from ..netdef.execution import prepare_process
 from ..proto.caffe_pb2 import SolverParameter
 from ..proto.errors import ConfigError, Fault, ResourceError
 from ..proto.files import read_solver
 from ..proto.positions import Document
 from ..proto.upgrade import upgrade_solver
-from . import checks, events, loop, nets, restore, schedules, snapshots
+from . import checks, events, loop, nets, restore, scaling, schedules, snapshots
 from .hooks import Hook
 from .hooks.assembly import standard_hooks
 from .hooks.signals import Signals
@@ -84,6 +85,9 @@ class Solver:
         self.device = choose_device(self.document, device)
         self.seed = _seed(self.parameters)
         torch.manual_seed(self.seed)
+        self.execution = scaling.execution_of(self.parameters).resolved(self.device)
+        self.scaler = scaling.scaler_for(self.execution, self.device)
+        prepare_process(self.device, self.parameters.threads)
         self.iteration = 0
         #: Caffe's current_step: drops of the rate so far.
         self.current_step = 0
@@ -106,12 +110,12 @@ class Solver:
     def _build(self, level: int, stages: Sequence[str]) -> tuple[Net, list[Net]]:
         definition = nets.train_definition(self.document, level, stages)
         self.emit(events.NetCreated("TRAIN", None, definition.origin, definition.source))
-        train = definition.build(str(self.device))
+        train = definition.build(str(self.device), execution=self.execution)
         self.emit(events.NetBuilt(describe(train)))
         tests = []
         for index, definition in enumerate(nets.test_definitions(self.document)):
             self.emit(events.NetCreated("TEST", index, definition.origin, definition.source))
-            tests.append(definition.build(str(self.device), share_with=train))
+            tests.append(definition.build(str(self.device), train, self.execution))
             self.emit(events.NetBuilt(describe(tests[-1])))
         for net in (train, *tests):
             for step in net.sources:

@@ -12,13 +12,21 @@ from ..steps import Step
 from .batch_norm import fuse_batch_norm
 from .in_place import reuse_memory
 from .prune import drop_unused
+from .recompute import recompute
 
-__all__ = ["drop_unused", "fuse_batch_norm", "optimize", "reuse_memory"]
+__all__ = ["drop_unused", "fuse_batch_norm", "optimize", "recompute", "reuse_memory"]
 
 
-def optimize(steps: Sequence[Step], outputs: Iterable[str], fed: Iterable[str]) -> list[Step]:
-    """All passes over ``steps`` of a net with these ``outputs`` that is ``fed`` these blobs."""
+def optimize(
+    steps: Sequence[Step], outputs: Iterable[str], patterns: Sequence[str] = ()
+) -> list[Step]:
+    """All passes over ``steps`` of a net with these ``outputs``.
+
+    Layers whose names match ``patterns`` are computed again in backward.
+    """
     kept = frozenset(outputs)
     result = drop_unused(steps, kept)
     result = fuse_batch_norm(result, kept)
-    return reuse_memory(result, kept, frozenset(fed))
+    if patterns:
+        result = recompute(result, kept, patterns)
+    return reuse_memory(result, kept)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...layers.activations import ReLU
+from ...layers.base import Layer
 from ...layers.pooling import STOCHASTIC, Pooling
 from ..steps import Step
 from .batch_norm import Normalisation
@@ -37,9 +38,7 @@ class Rectifier:
         return F.leaky_relu_(x, self.negative_slope) if self.negative_slope else F.relu_(x)
 
 
-def reuse_memory(
-    steps: Sequence[Step], outputs: Collection[str], fed: Collection[str]
-) -> list[Step]:
+def reuse_memory(steps: Sequence[Step], outputs: Collection[str]) -> list[Step]:
     """``steps`` with every ReLU in place that can be."""
     flow = trace(steps, outputs)
     result = list(steps)
@@ -65,6 +64,8 @@ def _overwritable(blob: Version, steps: Sequence[Step]) -> bool:
 
 def _makes_fresh_memory(step: Step) -> bool:
     layer = step.layer
+    if not isinstance(layer, Layer | Normalisation):
+        return False
     if isinstance(layer, Normalisation):
         return not layer.relu
     if isinstance(layer, Pooling):
