@@ -146,10 +146,14 @@ def split_name(name: str) -> tuple[Model, str]:
 
 
 def _preprocessing(table: dict[str, Any]) -> Preprocessing:
-    values = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in table.items()
-    }
-    return Preprocessing(**values)
+    return Preprocessing(
+        table["channels"],
+        table["resize"],
+        table["crop"],
+        tuple(table["mean"]),
+        tuple(table["scale"]),
+        table.get("square", False),
+    )
 
 
 def _model(name: str, table: dict[str, Any], ways: Mapping[str, Preprocessing]) -> Model:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from cortado.model_zoo.download import Checksum, RemoteFile, obtain
 from cortado.proto.errors import ConfigError, CortadoError, ResourceError, SnapshotError
 from support.file_server import Page, Server, serving

@@ -72,7 +72,7 @@ def serving() -> Iterator[Server]:
     server = Server("")
     web = ThreadingHTTPServer(("127.0.0.1", 0), _handler(server))
     server.address = f"http://127.0.0.1:{web.server_address[1]}"
-    thread = threading.Thread(target=web.serve_forever, daemon=True)
+    thread = threading.Thread(target=web.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
         yield server
