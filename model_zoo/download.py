@@ -71,7 +71,7 @@ class RemoteFile:
     @property
     def name(self) -> str:
         """The last part of the address; ConfigError if that is no plain file name."""
-        name = urllib.parse.unquote(urllib.parse.urlsplit(self.url).path).rpartition("/")[2]
+        name = urllib.parse.unquote(urllib.parse.urlsplit(self.url).path.rpartition("/")[2])
         if not _FILE_NAME.fullmatch(name):
             raise ConfigError(f"{self.url}: does not end in the plain name of a file")
         return name

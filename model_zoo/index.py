@@ -6,7 +6,7 @@ import functools
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,10 @@ from .download import Checksum, RemoteFile
 
 FOLDER = Path(__file__).parent
 
-#: How much larger than its publisher says a file may be before it is refused.
+#: How much larger than its publisher says, or than its parameters, a file may be before it is
+#: refused. Weights may come with a training's auxiliary heads.
 SIZE_SLACK = 1.5
+BYTES_PER_PARAMETER = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,23 +146,30 @@ def split_name(name: str) -> tuple[Model, str]:
 
 
 def _preprocessing(table: dict[str, Any]) -> Preprocessing:
-    values = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in table.items()
-    }
-    return Preprocessing(**values)
+    return Preprocessing(
+        table["channels"],
+        table["resize"],
+        table["crop"],
+        tuple(table["mean"]),
+        tuple(table["scale"]),
+        table.get("square", False),
+    )
 
 
 def _model(name: str, table: dict[str, Any], ways: Mapping[str, Preprocessing]) -> Model:
     table = dict(table)
     way = ways[table.pop("preprocessing")]
     stored = table.pop("weights", {})
-    own = tuple(_weights(name, each, entry, way) for each, entry in stored.items())
+    limit = table["parameters"] * BYTES_PER_PARAMETER
+    own = tuple(_weights(name, each, entry, way, limit) for each, entry in stored.items())
     renames = tuple((pattern, replacement) for pattern, replacement in table.pop("renames", ()))
     shape = tuple(table.pop("input"))
     return Model(name, input=shape, preprocessing=way, renames=renames, own_weights=own, **table)
 
 
-def _weights(model: str, name: str, table: dict[str, Any], way: Preprocessing) -> WeightsEntry:
+def _weights(
+    model: str, name: str, table: dict[str, Any], way: Preprocessing, limit: int
+) -> WeightsEntry:
     table = dict(table)
     if "file" in table:
         return WeightsEntry(
@@ -168,9 +177,7 @@ def _weights(model: str, name: str, table: dict[str, Any], way: Preprocessing) -
         )
     algorithm = next(each for each in ("sha256", "sha1") if each in table)
     remote = RemoteFile(
-        table.pop("url"),
-        Checksum(algorithm, table.pop(algorithm)),
-        int(table.pop("bytes") * SIZE_SLACK),
+        table.pop("url"), Checksum(algorithm, table.pop(algorithm)), max_bytes=limit
     )
     return WeightsEntry(model, name, preprocessing=way, remote=remote, **table)
 
@@ -186,14 +193,15 @@ def _torchvision_weights(model: Model) -> Iterable[WeightsEntry]:
     for member in sorted(enum, key=lambda each: each is not default):
         digits = re.search(r"-([0-9a-f]{8,})\.[a-z]+$", member.url)
         accuracy = next(iter(member.meta["_metrics"].values()))
-        if digits is None or member.meta["num_params"] != model.parameters:
-            continue
+        way = member.transforms()
+        if digits is None or way.crop_size != [model.input[-1]]:
+            continue  # for images of another size, with other position embeddings
         yield WeightsEntry(
             model.name,
             member.name.lower(),
             "torchvision",
-            "BSD-3-Clause (torchvision); trained on ImageNet, whose terms forbid commercial use",
-            _torchvision_preprocessing(member),
+            member.meta.get("license", "BSD-3-Clause (torchvision); ImageNet's terms may apply"),
+            replace(model.preprocessing, resize=way.resize_size[0]),
             RemoteFile(
                 member.url,
                 Checksum("sha256", digits[1]),
@@ -202,14 +210,3 @@ def _torchvision_weights(model: Model) -> Iterable[WeightsEntry]:
             top1=accuracy["acc@1"],
             top5=accuracy["acc@5"],
         )
-
-
-def _torchvision_preprocessing(member: Any) -> Preprocessing:
-    way = member.transforms()
-    return Preprocessing(
-        "RGB",
-        way.resize_size[0],
-        way.crop_size[0],
-        tuple(255 * value for value in way.mean),
-        tuple(1 / (255 * value) for value in way.std),
-    )

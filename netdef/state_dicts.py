@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..proto.atomic import temporary_beside
+from ..proto.atomic import write_atomically
 from ..proto.errors import SnapshotError
 from ..proto.recognise import SAFETENSORS
 
@@ -102,10 +102,12 @@ def write_state_dict(
         name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous()
         for name, tensor in tensors.items()
     }
-    with temporary_beside(path) as temporary:
-        if Path(path).suffix in TORCH_SUFFIXES:
-            torch.save(stored, temporary)
-        else:
-            from safetensors.torch import save_file
+    if Path(path).suffix in TORCH_SUFFIXES:
+        with write_atomically(path) as file:
+            torch.save(stored, file)
+    else:
+        from safetensors.torch import save
 
-            save_file(stored, temporary, metadata={"format": "pt"})
+        content = save(stored, metadata={"format": "pt"})
+        with write_atomically(path) as file:
+            file.write(content)

@@ -138,16 +138,10 @@ def write(args: argparse.Namespace) -> None:
 
 
 def write_model(model: Model, folder: Path, plain: bool) -> list[Path]:
-    """Write the model's prototxt files and README to ``folder``; none may be there already.
-
-    Unless ``plain`` the files that its nets include come along.
-    """
-    from ..model_zoo import index
+    """Write the model's prototxt files and README to ``folder``; none may be there already."""
     from ..proto.files import read_net, write_text
 
     sources = [*sorted(model.folder.glob("*.prototxt")), *model.folder.glob("README.md")]
-    if not plain:
-        sources += sorted((index.FOLDER / "blocks").glob("*.prototxt"))
     targets = [folder / source.name for source in sources]
     if existing := [str(target) for target in targets if target.exists()]:
         raise ConfigError(f"cortado zoo write: {', '.join(existing)} exist already; choose --out")
