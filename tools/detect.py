@@ -81,7 +81,9 @@ def read_windows(path: str) -> Windows:
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, skipinitialspace=True)
-            missing = [name for name in ("filename", *EDGES) if name not in (reader.fieldnames or ())]
+            missing = [
+                name for name in ("filename", *EDGES) if name not in (reader.fieldnames or ())
+            ]
             if missing:
                 raise DataError(f"{path}: its first line must name {', '.join(missing)}")
             for row in reader:

@@ -58,7 +58,6 @@ def channel_order(args: argparse.Namespace) -> list[int] | None:
 
 def read_mean(path: str) -> np.ndarray | None:
     """A mean file as (channels, height, width) or one value a channel; None for no path."""
-    import numpy as np
 
     from ..layers.data.transform import read_mean as read_binary
 

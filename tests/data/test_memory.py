@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from cortado.layers.data.lmdb_writer import LmdbWriter
 from cortado.proto import caffe_pb2
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from cortado.netdef import Net
 from cortado.netdef.execution import Execution
 from cortado.netdef.passes import drop_unused, fuse_batch_norm, reuse_memory
