@@ -209,7 +209,8 @@ def _shape(spec: LayerSpec, index: int) -> Shape:
         source = cls.from_message(layer, Context(num_tops=len(layer.top), phase=caffe_pb2.TEST))
     except (LayerError, DataError) as error:
         blob = layer.top[index]
-        message = f"the shape of {blob!r} is not known; give it as --shape {blob}=1,3,224,224"
+        size = transform.crop_size or 224
+        message = f"the shape of {blob!r} is not known; give it as --shape {blob}=1,3,{size},{size}"
         raise ConfigError(spec.fault(f"{message} ({error})")) from None
     shape = tuple(source.shapes[index])
     source.close()
