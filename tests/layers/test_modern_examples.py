@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import torch
-from support.toy_training import Batch, train
 
 import cortado
 from cortado.netdef import Net
+from support.toy_training import Batch, train
 
 EXAMPLES = Path(cortado.__file__).parent / "examples"
 

@@ -93,7 +93,17 @@ def test_summarize_names_rates_and_sizes(folder, capsys):
     assert [row.split()[0] for row in rows] == [
         "data", "conv", "relu", "score", "accuracy", "loss",
     ]  # fmt: skip
-    assert rows[1].split() == ["conv", "Convolution", "(k", "x2)", "data", "->", "conv", "3/2+1", "4"]
+    assert rows[1].split() == [
+        "conv",
+        "Convolution",
+        "(k",
+        "x2)",
+        "data",
+        "->",
+        "conv",
+        "3/2+1",
+        "4",
+    ]
     arrows = {row.index("->") for row in rows}
     assert len(arrows) == 1
 
@@ -209,7 +219,9 @@ def test_classify_a_folder_by_ten_crops(image_net, tmp_path):
         (["image.png", "--mean_file=", "--channel_swap=0,1"], 2, "Channel swap"),
     ],
 )
-def test_classify_names_what_is_wrong(image_net, tmp_path, monkeypatch, tokens, code, message, capsys):
+def test_classify_names_what_is_wrong(
+    image_net, tmp_path, monkeypatch, tokens, code, message, capsys
+):
     _, _, flags = image_net
     monkeypatch.chdir(tmp_path)
     source, *rest = tokens
