@@ -53,13 +53,15 @@ class Context:
     """What a layer may know, besides its message, when it is built.
 
     ``shapes`` are those of the bottoms; ``num_tops`` counts the tops its prototxt names; ``phase``
-    is TRAIN or TEST; ``in_place`` says that a top carries the name of a bottom.
+    is TRAIN or TEST; ``in_place`` says that a top carries the name of a bottom; ``caffe_quirks``
+    that the net asks for what Caffe computes by mistake.
     """
 
     shapes: tuple[Shape, ...] = ()
     num_tops: int = 1
     phase: int = TRAIN
     in_place: bool = False
+    caffe_quirks: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from torch import Tensor
 from ..proto import caffe_pb2
 from ..proto.errors import LayerError
 from .base import Context, Layer, at_least
+from .quirks import SumInPlace
 from .registry import register
 
 SUM: int = caffe_pb2.EltwiseParameter.SUM
@@ -22,7 +23,8 @@ class Eltwise(Layer):
     Two or more bottoms of one shape -> top of that shape. ``coeff`` (1 for each by default) works
     with SUM only. Of equal maxima, the second of the first two bottoms gets the gradient, and after
     that the earlier. ``stable_prod_grad`` changes nothing: the gradient of PROD is always the
-    product of the other bottoms, never a quotient.
+    product of the other bottoms, never a quotient. SUM in place adds all bottoms, unless
+    ``caffe_quirks`` of the net asks for Caffe's result.
 
     Torch: ``torch.add``, ``mul`` and ``maximum``; shapes must be equal, there is no broadcasting.
     """
@@ -31,8 +33,15 @@ class Eltwise(Layer):
     bottoms = at_least(2)
     allows_in_place = True
 
-    def __init__(self, operation: int = SUM, coeff: tuple[float, ...] = ()) -> None:
+    def __init__(
+        self,
+        operation: int = SUM,
+        coeff: tuple[float, ...] = (),
+        *,
+        quirk: bool = False,
+    ) -> None:
         super().__init__()
+        self.quirk = quirk
         self.operation = operation
         self.coeff = coeff
 
@@ -48,7 +57,8 @@ class Eltwise(Layer):
                 f"got {len(coeff)}",
                 "eltwise_param.coeff",
             )
-        return cls(param.operation, coeff)
+        quirk = context.caffe_quirks and context.in_place and param.operation == SUM
+        return cls(param.operation, coeff, quirk=quirk)
 
     def forward(self, *bottoms: Tensor) -> Tensor:
         y = bottoms[0]
@@ -69,6 +79,9 @@ class Eltwise(Layer):
 
     def _sum(self, bottoms: tuple[Tensor, ...]) -> Tensor:
         coeff = self.coeff or (1.0,) * len(bottoms)
+        if self.quirk:
+            summed: Tensor = SumInPlace.apply(coeff, *bottoms)
+            return summed
         y = bottoms[0] if coeff[0] == 1 else bottoms[0] * coeff[0]
         for factor, x in zip(coeff[1:], bottoms[1:], strict=True):
             y = torch.add(y, x, alpha=factor)

@@ -11,6 +11,7 @@ from ..proto import caffe_pb2
 from ..proto.errors import LayerError
 from .activations import Elementwise
 from .base import Context
+from .quirks import PowerInPlace
 from .registry import register
 
 
@@ -19,15 +20,18 @@ class Power(Elementwise):
     """y = (shift + scale * x) ^ power; by default power 1, scale 1, shift 0.
 
     With power or scale 0 the top is constant and the gradient 0, also where a factor of it would
-    be infinite.
+    be infinite. In place, ``caffe_quirks`` of the net gives Caffe's gradient.
 
     Torch: ``torch.pow`` of a linear function.
     """
 
     message_field = "power_param"
 
-    def __init__(self, power: float = 1.0, scale: float = 1.0, shift: float = 0.0) -> None:
+    def __init__(
+        self, power: float = 1.0, scale: float = 1.0, shift: float = 0.0, *, quirk: bool = False
+    ) -> None:
         super().__init__()
+        self.quirk = quirk
         self.power = power
         self.scale = scale
         self.shift = shift
@@ -35,9 +39,19 @@ class Power(Elementwise):
     @classmethod
     def from_message(cls, message: caffe_pb2.LayerParameter, context: Context) -> Power:
         param = message.power_param
-        return cls(param.power, param.scale, param.shift)
+        quirk = context.caffe_quirks and context.in_place
+        return cls(param.power, param.scale, param.shift, quirk=quirk)
 
     def forward(self, x: Tensor) -> Tensor:
+        if not self.quirk:
+            return self.raised(x)
+        y: Tensor = PowerInPlace.apply(
+            x, self.raised(x.detach()), self.power, self.scale, self.shift
+        )
+        return y
+
+    def raised(self, x: Tensor) -> Tensor:
+        """(shift + scale * x) ^ power."""
         if self.power == 0 or self.scale == 0:
             value = 1.0 if self.power == 0 else self.shift**self.power
             # Zero in value and gradient, yet connected, so that a backward pass is possible.

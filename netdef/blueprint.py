@@ -85,7 +85,7 @@ def draw(
     state = State(parse_phase(phase), level, frozenset(stages))
     unclear = misread(document, faults)
     wires = graph.connect(effective_layers(document, state, faults), faults, unclear)
-    builder = Builder(faults)
+    builder = Builder(faults, document.message.caffe_quirks)
     for wire in wires:
         builder.add(wire)
     steps = [each for each in builder.order if isinstance(each, Step)]

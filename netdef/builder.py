@@ -23,8 +23,9 @@ MAX_ELEMENTS = 2**31 - 1
 class Builder:
     """Builds layers in order, carrying meta tensors from top to bottom."""
 
-    def __init__(self, faults: list[Fault]) -> None:
+    def __init__(self, faults: list[Fault], caffe_quirks: bool = False) -> None:
         self.faults = faults
+        self.caffe_quirks = caffe_quirks
         self.data_errors: list[CortadoError] = []
         #: What the layers at fault raised; its causes lead to what a Python layer raised.
         self.errors: list[LayerError] = []
@@ -57,6 +58,7 @@ class Builder:
                 len(wire.tops),
                 spec.message.phase,
                 bool(wire.in_place),
+                self.caffe_quirks,
             )
             if issubclass(cls, DataSource):
                 self._add_source(wire, cls, context)

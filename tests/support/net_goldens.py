@@ -9,14 +9,17 @@ import torch
 from torch import Tensor
 
 from cortado.netdef import Net
+from cortado.proto.files import read_net
 from support.goldens import Case, Comparison
 
 
-def run_net(case: Case) -> Comparison:
+def run_net(case: Case, caffe_quirks: bool = False) -> Comparison:
     """Run the case's prototxt as a net: forward, backward, and the further forwards."""
     result = Comparison(case)
+    document = read_net(case.prototxt)
+    document.message.caffe_quirks = caffe_quirks
     net = Net(
-        case.prototxt,
+        document,
         case.phase,
         level=case.meta.get("level") or 0,
         stages=case.meta.get("stages") or (),
