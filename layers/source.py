@@ -51,6 +51,12 @@ class DataSource:
         """How many records one epoch has; None where there is no such number."""
         return None
 
+    @property
+    def last_keys(self) -> tuple[str, ...]:
+        """What the records of the last batch are called where they come from, in the batch's order;
+        empty for a source whose records have no names."""
+        return ()
+
     def expect_labels(self, top: int, classes: int, ignored: frozenset[int]) -> None:
         """Check that every value of ``top`` is a whole number from 0 to ``classes`` - 1 or ignored.
 

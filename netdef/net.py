@@ -73,6 +73,8 @@ class Net(nn.Module):
         }
         #: Keep every blob of the last forward pass in :attr:`blobs` (takes their memory).
         self.keep_blobs = False
+        #: Run every layer of the prototxt by itself, as hooks on layers need it, no fused steps.
+        self.literal = False
         self._messages = [each.spec.message for each in plan.order]
         self._force_backward: bool = plan.message.force_backward
         self.ties: list[Tie] = plan.ties
@@ -129,7 +131,7 @@ class Net(nn.Module):
         arrange = layout.channels_last if self._channels_last else _same
         blobs = {name: arrange(blob) for name, blob in inputs.items()}
         # A compiler fuses by itself, and an exported graph shows the layers of the prototxt.
-        literal = keep or torch.compiler.is_compiling()
+        literal = keep or self.literal or torch.compiler.is_compiling()
         loss_terms: list[Tensor] = []
         if self._force_backward:
             for name, blob in blobs.items():

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from . import events
+from . import diagnosis, events
 from .policies import learning_rate
 
 if TYPE_CHECKING:
@@ -19,14 +20,17 @@ class Iteration:
     """One iteration as hooks see it; tensors are on the device, and reading them waits for it.
 
     ``number`` counts the updates made before it; ``loss`` is the mean over the iter_size passes,
-    ``outputs`` and ``batch`` belong to the last pass. ``usable`` is False where scaled gradients
-    overflowed, so that no update is made.
+    ``outputs``, ``batch`` and ``generators`` (the states of the random generators before it) belong
+    to the last pass. ``keys`` names the records of all passes. ``usable`` is False where scaled
+    gradients overflowed, so that no update is made.
     """
 
     number: int
     loss: Tensor
     outputs: dict[str, Tensor]
     batch: dict[str, Tensor]
+    generators: dict[str, Tensor] = field(default_factory=dict)
+    keys: tuple[str, ...] = ()
     rate: float = 0.0
     usable: bool = True
 
@@ -62,23 +66,34 @@ def apply_update(solver: Solver) -> None:
 
 
 def forward_backward(solver: Solver) -> Iteration:
-    """The iter_size passes of one iteration; gradients are summed, the loss is averaged."""
+    """The iter_size passes of one iteration; gradients are summed, the loss is averaged.
+
+    The passes end with one whose loss is seen not to be finite, so that its batch can be kept.
+    """
     net, passes = solver.net, solver.parameters.iter_size
     solver.updater.clear_gradients()
+    stops_early = passes > 1 and solver.parameters.check_finite and solver.device.type == "cpu"
     total: Tensor | None = None
+    keys: list[str] = []
     for _ in range(passes):
         batch = net.next_batch()
+        for step in net.sources:
+            keys += step.source.last_keys
+        generators = diagnosis.generator_states(solver.device)
         outputs, loss = net.run(batch)
         if loss.requires_grad:
             (loss if solver.scaler is None else solver.scaler.scaled(loss)).backward()
         total = loss.detach() if total is None else total + loss.detach()
+        if stops_early and not math.isfinite(total):
+            break
     assert total is not None
     usable = solver.scaler is None or solver.scaler.unscale(solver.updater.gradients())
     if not usable:
         solver.updater.clear_gradients()
     detached = {name: output.detach() for name, output in outputs.items()}
+    mean = total / passes if passes > 1 else total
     return Iteration(
-        solver.iteration, total / passes if passes > 1 else total, detached, batch, usable=usable
+        solver.iteration, mean, detached, batch, generators, tuple(keys), usable=usable
     )
 
 

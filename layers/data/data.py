@@ -10,7 +10,16 @@ from ..base import Context
 from ..registry import register
 from .counter_random import Purpose, below, word
 from .database import Database, open_database
-from .entries import Entries, Entry, KeyIndex, OrderedEntries, Reader, StoredEntries, describe
+from .entries import (
+    Entries,
+    Entry,
+    KeyIndex,
+    OrderedEntries,
+    Reader,
+    StoredEntries,
+    describe,
+    key_text,
+)
 from .labels import Label, LabelFile
 from .lmdb_reader import LmdbDatabase
 from .order import Order, by_label
@@ -145,3 +154,6 @@ class _Samples:
 
     def describe(self, sample: Entry) -> str:
         return self._reader.describe(sample)
+
+    def key(self, sample: Entry) -> str:
+        return key_text(sample[0])

@@ -139,4 +139,9 @@ def label_of(record: Record) -> Label:
 
 def describe(database: Database, key: memoryview | bytes) -> str:
     """How errors name a record."""
-    return f"record {bytes(key).decode(errors='backslashreplace')!r} of {database.path}"
+    return f"record {key_text(key)!r} of {database.path}"
+
+
+def key_text(key: memoryview | bytes) -> str:
+    """A key as text; bytes that are no UTF-8 are shown as escapes."""
+    return bytes(key).decode(errors="backslashreplace")

@@ -164,3 +164,6 @@ class _Listed:
 
     def describe(self, sample: ListedImage) -> str:
         return self._reader.describe(sample)
+
+    def key(self, sample: ListedImage) -> str:
+        return sample.path

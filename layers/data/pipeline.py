@@ -44,12 +44,14 @@ class Job(Generic[S]):
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A batch on its device. ``event`` is set where a CUDA stream may still be working on it."""
+    """A batch on its device, and the keys of its samples. ``event`` is set where a CUDA stream may
+    still be working on it."""
 
     tops: tuple[Tensor, ...]
     after: Position
     event: torch.cuda.Event | None = None
     skipped: tuple[DataError, ...] = ()
+    keys: tuple[str, ...] = ()
 
 
 class Sampler(Protocol[S]):
@@ -65,6 +67,10 @@ class Sampler(Protocol[S]):
 
     def describe(self, sample: S) -> str:
         """How errors name the sample: its key and database, or its file and line."""
+        ...
+
+    def key(self, sample: S) -> str:
+        """What the sample is called within its source."""
         ...
 
 
@@ -141,7 +147,9 @@ class Pipeline(Generic[S]):
                     raise bad[place] from None
         batch.replace(list(bad))
         first = (int(job.epochs[0]), int(job.indices[0]))
-        return replace(self._upload(batch, job.after, first), skipped=tuple(bad.values()))
+        ready = self._upload(batch, job.after, first)
+        keys = tuple(map(self._sampler.key, job.samples))
+        return replace(ready, skipped=tuple(bad.values()), keys=keys)
 
     def _load_one(self, batch: _HostBatch, place: int, sample: S, draw: Draw) -> None:
         picture, label = self._sampler.read(sample)

@@ -69,6 +69,7 @@ class PrefetchedSource(DataSource, Generic[S]):
         self.threads: int | None = None
         self._seed = 0
         self._position: Position | None = None
+        self._keys: tuple[str, ...] = ()
         self._skips = Skips(0)
         self._running: Prefetcher[Job[S], Ready] | None = None
         self._device: torch.device | None = None
@@ -88,13 +89,17 @@ class PrefetchedSource(DataSource, Generic[S]):
         except BaseException:
             self.close()
             raise
-        self._position = batch.after
+        self._position, self._keys = batch.after, batch.keys
         if batch.event is not None:
             stream = torch.cuda.current_stream(device)
             stream.wait_event(batch.event)
             for top in batch.tops:
                 top.record_stream(stream)
         return batch.tops
+
+    @property
+    def last_keys(self) -> tuple[str, ...]:
+        return self._keys
 
     def _start(self, device: torch.device) -> None:
         self.close()

@@ -33,6 +33,7 @@ class Debug(Hook):
     def before_step(self, solver: Solver) -> None:
         if not self._display.is_due(solver.iteration):
             return
+        solver.net.literal = True
         for step in solver.net.steps:
             self._handles.append(step.layer.register_forward_pre_hook(self._before(step)))
             self._handles.append(step.layer.register_forward_hook(self._after(step)))
@@ -78,6 +79,7 @@ class Debug(Hook):
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        solver.net.literal = False
         for text in [*self._forward, *self._backward(solver)]:
             solver.emit(events.DebugLine(text))
         self._forward.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,13 +18,18 @@ if TYPE_CHECKING:
     from ..loop import Iteration
     from ..solver import Solver
 
+#: How many keys of a batch a message names.
+SHOWN_KEYS = 8
+
 
 class Finite(Hook):
     """Checks loss and gradients of each iteration before its update.
 
     On the CPU the check is immediate, and the weights are still those before the step. On other
     devices the answer is fetched one iteration later, so that no iteration waits for its own
-    result, and always before a snapshot: a good one is never followed by a bad one.
+    result, and always before a snapshot: a good one is never followed by a bad one. Until then the
+    answer stays on the device and keeps the fused rules (SGD, Nesterov, Adam, AdamW) from making
+    the step; with the other rules the bundle has the weights after it.
     """
 
     def __init__(self) -> None:
@@ -39,6 +45,7 @@ class Finite(Hook):
             self._check(solver)
             return
         self._check(solver)
+        solver.updater.skip = (~finite).float()
         self._pending = (iteration, finite.to("cpu", non_blocking=True))
         self._copied = torch.cuda.Event()
         self._copied.record()
@@ -60,18 +67,25 @@ class Finite(Hook):
 
     def _report(self, solver: Solver, iteration: Iteration) -> str:
         loss = float(iteration.loss)
-        first = diagnosis.first_not_finite(solver.net, iteration.batch)
+        evidence = diagnosis.Evidence(iteration.batch, iteration.generators, iteration.keys)
+        first = diagnosis.examine(solver.net, evidence).first
         where = first or "it does not show when the batch is run again"
         message = f"iteration {iteration.number}: loss is {loss:g}; {where}"
-        keys = diagnosis.batch_keys(solver.net)
-        if keys:
-            message += f"; batch: {', '.join(keys)}"
+        if iteration.keys:
+            message += f"; batch: {_listed(iteration.keys)}"
         prefix = solver.parameters.snapshot_prefix
         if not prefix:
             return message
         folder = Path(f"{prefix}_not_finite_iter_{iteration.number}")
         try:
-            diagnosis.write_bundle(folder, solver.net, iteration.batch, message)
+            diagnosis.write_bundle(folder, solver.net, evidence, message)
         except (OSError, CortadoError) as error:
             return f"{message}; {folder} could not be written: {error}"
         return f"{message}; net, weights and batch are in {folder}"
+
+
+def _listed(keys: Sequence[str]) -> str:
+    """The keys for a message; all of them are in the bundle."""
+    rest = len(keys) - SHOWN_KEYS
+    more = f" and {rest} more" if rest > 0 else ""
+    return ", ".join(keys[:SHOWN_KEYS]) + more

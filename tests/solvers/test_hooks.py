@@ -126,14 +126,17 @@ def test_nan_stops_the_run_and_leaves_a_bundle(tmp_path: Path) -> None:
             solver.solve()
     message = str(caught.value)
     assert "iteration 4: loss is" in message
-    assert "layer 'ip2': its output 'o' is not finite" in message
+    assert "layer 'loss': its output 'loss' is not finite" in message
     assert sorted(path.name for path in tmp_path.glob("*.solverstate")) == [
         "run_iter_2.solverstate",
         "run_iter_4.solverstate",
     ]
-    lines = diagnosis.replay(tmp_path / "run_not_finite_iter_4")
-    assert lines[-1] == "layer 'ip2': its output 'o' is not finite"
-    assert any(line.startswith("ip1 -> h: from ") for line in lines)
+    bundle = tmp_path / "run_not_finite_iter_4"
+    assert diagnosis.read_message(bundle) in message
+    again = diagnosis.replay(bundle)
+    assert again.first == "layer 'loss': its output 'loss' is not finite"
+    assert [row.layer for row in again.rows] == ["ip1", "drop", "act", "ip2", "loss"]
+    assert [row.values.bad > 0 for row in again.rows] == [False, False, False, False, True]
 
 
 def test_gradient_that_is_not_finite_is_found(tmp_path: Path) -> None:
@@ -149,6 +152,37 @@ class Poison(Hook):
     def after_backward(self, solver, iteration) -> None:
         if iteration.number == 2:
             solver.updater.gradients()[0].view(-1)[0] = torch.inf
+
+
+def test_replay_draws_the_same_dropout(tmp_path: Path) -> None:
+    with small_solver(tmp_path) as solver:
+        solver.hooks.insert(0, Poison())
+        losses: list[float] = []
+        solver.hooks.insert(0, LossRecorder(losses))
+        with pytest.raises(NumericError, match="does not show when the batch is run again"):
+            solver.solve()
+    again = diagnosis.replay(tmp_path / "run_not_finite_iter_2")
+    assert again.first == ""
+    assert again.loss == pytest.approx(losses[-1], rel=1e-6)
+    assert all(row.gradient is not None for row in again.rows)
+
+
+class LossRecorder(Hook):
+    def __init__(self, losses: list[float]) -> None:
+        self.losses = losses
+
+    def after_backward(self, solver, iteration) -> None:
+        self.losses.append(float(iteration.loss))
+
+
+def test_pass_with_a_bad_loss_is_the_one_that_is_kept(tmp_path: Path) -> None:
+    with small_solver(tmp_path, "iter_size: 4 max_iter: 1") as solver:
+        batches = [solver.net.next_batch() for _ in range(4)]
+        batches[1]["data"][0, 0] = torch.nan
+        solver.net.next_batch = lambda: batches.pop(0)
+        with pytest.raises(NumericError, match="input blob 'data' is not finite"):
+            solver.solve()
+    assert len(batches) == 2
 
 
 def test_check_finite_can_be_switched_off(tmp_path: Path) -> None:

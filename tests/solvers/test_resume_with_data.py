@@ -9,8 +9,9 @@ import pytest
 
 from cortado.layers.data.lmdb_writer import LmdbWriter
 from cortado.proto.caffe_pb2 import Datum
-from cortado.proto.errors import ConfigError
-from cortado.solvers import Solver, events
+from cortado.proto.errors import ConfigError, NumericError
+from cortado.solvers import Solver, diagnosis, events
+from cortado.solvers.hooks import Hook
 from support.runs import everything, identical, small_solver
 
 RECORDS = 12
@@ -79,6 +80,25 @@ def test_samples_and_values_are_those_of_the_whole_run(
         second.solve(tmp_path / "cut" / f"run_iter_{cut}.solverstate")
         assert identical(everything(second), expected)
     assert values == [each for each in expected_values if each[0] >= cut]
+
+
+def test_nan_names_the_records_of_its_batch(tmp_path: Path, database: Path) -> None:
+    class Poison(Hook):
+        def after_update(self, solver, iteration) -> None:
+            if solver.iteration == 4:
+                solver.net.params[0].tensor.data.view(-1)[0] = np.nan
+
+    with data_solver(tmp_path / "run", database, "iter_size: 3") as solver:
+        solver.hooks.append(Poison())
+        with pytest.raises(NumericError) as caught:
+            solver.solve()
+    message = str(caught.value)
+    # Four iterations of three passes of four records end where the records start again.
+    assert "batch: 00000000, 00000001, 00000002, 00000003;" in message
+    bundle = tmp_path / "run" / "run_not_finite_iter_4"
+    assert (bundle / "keys").read_text().split() == [f"{n:08}" for n in range(4)]
+    database.rename(tmp_path / "elsewhere")  # the bundle does without its data
+    assert "its weights (ip.weight) are not finite" in diagnosis.replay(bundle).first
 
 
 def test_epochs_and_whole_test_sets(tmp_path: Path, database: Path) -> None:
