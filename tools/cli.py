@@ -67,6 +67,7 @@ def build_parser(name: str, module: ModuleType) -> Parser:
         default="",
         help="Python modules with layer types of your own, with commas between; they are run",
     )
+    switch(shared, "quiet", "show only warnings and errors; a log file still gets every line")
     switch(shared, "debug", "show the traceback of an error")
     return parser
 
@@ -122,7 +123,7 @@ def dispatch(tokens: Sequence[str]) -> int:
     name, module, rest = split(expand_flag_files(tokens))
     parser = build_parser(name, module)
     args = parser.parse_args(canonical(rest, parser))
-    with logging_to(args.log_file):
+    with logging_to(args.log_file, quiet=args.quiet):
         if args.imports:
             from ..layers.imports import import_modules
 

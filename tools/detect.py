@@ -62,6 +62,12 @@ def run(args: argparse.Namespace) -> int:
             context_pad=args.context_pad,
         ),
     )
+    side = min(detector.blobs[detector.inputs[0]].shape[2:])
+    if 2 * args.context_pad >= side:
+        raise ConfigError(
+            f"--context_pad must be less than half the net's input of {side} pixels, "
+            f"got {args.context_pad}"
+        )
     began = time.monotonic()
     print("Loading input...")
     windows = read_windows(args.input_file) if args.crop_mode == LIST else _search(args.input_file)

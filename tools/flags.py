@@ -140,6 +140,7 @@ def one_of(*allowed: str) -> Callable[[str], str]:
             raise argparse.ArgumentTypeError(f"must be {' or '.join(allowed)}, got {value!r}")
         return value.lower()
 
+    check.choices = allowed  # type: ignore[attr-defined]  # for shell completion
     return check
 
 

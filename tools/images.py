@@ -58,7 +58,6 @@ def channel_order(args: argparse.Namespace) -> list[int] | None:
 
 def read_mean(path: str) -> np.ndarray | None:
     """A mean file as (channels, height, width) or one value a channel; None for no path."""
-
     from ..layers.data.transform import read_mean as read_binary
 
     if not path:
@@ -96,7 +95,9 @@ def plain_errors() -> Iterator[None]:
         yield
     except CortadoError:
         raise
-    except (RuntimeError, ValueError) as error:
+    except Exception as error:
+        if type(error) not in (Exception, RuntimeError, ValueError):
+            raise
         if isinstance(error.__cause__, CortadoError):
             raise error.__cause__ from None
         raise ConfigError(str(error)) from None

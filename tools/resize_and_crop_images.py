@@ -92,10 +92,8 @@ def _with_opencv(source: Path, target: Path, side: int) -> None:
     if image is None:
         raise DataError(f"{source}: is no image that can be read")
     height, width = image.shape[:2]
-    if height > width:
-        size = side, side * height // width
-    else:
-        size = side * width // height, side
+    shorter = min(height, width)
+    size = side * width // shorter, side * height // shorter
     resized = cv2.resize(image, size)
     left, top = (size[0] - side) // 2, (size[1] - side) // 2
     if not cv2.imwrite(str(target), resized[top : top + side, left : left + side]):

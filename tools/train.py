@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 
 from ..proto.errors import ConfigError
 from . import device
-from .flags import comma_list, one_of
+from .flags import comma_list, one_of, switch
 
 if TYPE_CHECKING:
     from ..solvers import Solver
+    from .output.progress import Facts
 
 EFFECTS = ("stop", "snapshot", "none")
 
@@ -41,6 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--level", type=int, default=0, help="level of the train net's state")
     parser.add_argument("--stage", default="", help="stages of the train net, a comma list")
+    switch(parser, "json", "print every event of the run as a JSON object, one a line")
     effects = ", ".join(EFFECTS)
     parser.add_argument(
         "--sigint_effect",
@@ -67,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
     from ..proto.files import read_solver
     from ..solvers import Solver, overrides
     from ..solvers.solver import choose_device
+    from .output import json_lines
     from .output.log import write
     from .output.progress import live
 
@@ -85,12 +88,12 @@ def run(args: argparse.Namespace) -> int:
                 level=args.level,
                 stages=comma_list(args.stage),
                 weights=weights,
-                listeners=[write],
+                listeners=[write, *([json_lines.write] if args.json else [])],
                 sigint=args.sigint_effect or "stop",
                 sighup=args.sighup_effect,
             )
         )
-        solver.listeners += stack.enter_context(live(images_per_iteration(solver)))
+        solver.listeners += stack.enter_context(live(facts(solver), args.quiet))
         logger.info("Starting Optimization")
         if args.snapshot:
             logger.info(f"Resuming from {args.snapshot}")
@@ -101,7 +104,12 @@ def run(args: argparse.Namespace) -> int:
     return 128 + outcome.signal
 
 
-def images_per_iteration(solver: Solver) -> int:
-    """How many images one iteration takes from the first data source; 0 if there is none."""
-    shapes = [shape for step in solver.net.sources for shape in step.top_shapes if shape]
-    return shapes[0][0] * solver.parameters.iter_size if shapes else 0
+def facts(solver: Solver) -> Facts:
+    """What the live display must know beside the events."""
+    from .output.progress import Facts
+
+    sources = [step for step in solver.net.sources if step.top_shapes and step.top_shapes[0]]
+    if not sources:
+        return Facts(device=str(solver.device))
+    images = sources[0].top_shapes[0][0] * solver.parameters.iter_size
+    return Facts(images, sources[0].source.records or 0, str(solver.device))

@@ -252,7 +252,9 @@ def test_detect_proposes_windows_and_says_how(image_net, tmp_path, capsys):
     _, _, flags = image_net
     (tmp_path / "list.txt").write_text(f"{tmp_path / 'image.png'}\n")
     tokens = ["detect", str(tmp_path / "list.txt"), str(tmp_path / "out.csv"), "--mean_file="]
-    assert cli.main([*tokens, *flags]) == 0
+    assert cli.main([*tokens, *flags]) == 2
+    assert "less than half the net's input of 6 pixels, got 16" in capsys.readouterr().err
+    assert cli.main([*tokens, *flags, "--context_pad=1"]) == 0
     rows = (tmp_path / "out.csv").read_text().splitlines()
     assert len(rows) > 10
     if not hasattr(cv2, "ximgproc"):
@@ -288,14 +290,13 @@ def server():
 
 
 def write_readme(folder, url, sha1):
-    (folder / "readme.md").write_text(
-        f"---\nname: Model\ncaffemodel: w.caffemodel\ncaffemodel_url: {url}\nsha1: {sha1}\n---\n\ntext\n"
-    )
+    facts = f"name: Model\ncaffemodel: w.caffemodel\ncaffemodel_url: {url}\nsha1: {sha1}"
+    (folder / "readme.md").write_text(f"---\n{facts}\n---\n\ntext\n")
 
 
 def test_download_of_a_model(tmp_path, server, capsys):
     url, content = server
-    write_readme(tmp_path, url, hashlib.sha1(content).hexdigest())
+    write_readme(tmp_path, url, hashlib.sha1(content, usedforsecurity=False).hexdigest())
     assert cli.main(["download_model_binary", str(tmp_path)]) == 0
     assert (tmp_path / "w.caffemodel").read_bytes() == content
     capsys.readouterr()

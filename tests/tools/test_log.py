@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
@@ -14,6 +15,7 @@ from cortado.solvers import events
 from cortado.solvers.events import Output
 from cortado.tools import cli
 from cortado.tools.output.glog import logging_to
+from cortado.tools.output.json_lines import encode
 from cortado.tools.output.log import lines, number
 
 FLOAT = r"[-+]?[0-9]*\.?[0-9]+(e[-+]?[0-9]+)?"
@@ -166,3 +168,34 @@ def test_a_log_file_that_cannot_be_opened(folder):
         logging_to(str(folder / "no" / "own.log")),
     ):
         pass
+
+
+def test_json_gives_every_event_on_standard_output(folder, capsys):
+    assert cli.main(["train", "--solver=solver.prototxt", "--json", "--quiet"]) == 0
+    out = capsys.readouterr()
+    assert out.err == ""
+    found = [json.loads(line) for line in out.out.splitlines()]
+    names = [each["event"] for each in found]
+    assert names[:2] == ["NetCreated", "NetBuilt"]
+    assert names[-1] == "TrainingFinished"
+    assert names.count("IterationDone") == 8
+    built = found[1]["net"]
+    assert [layer["name"] for layer in built["layers"]] == ["data", "conv", "relu", "score", "loss"]
+    shown = next(each for each in found if each["event"] == "Displayed")
+    assert shown["outputs"][0]["blob"] == "loss"
+    tokens = ["test", "--model=net.prototxt", "--weights=tiny_iter_8.caffemodel", "--quiet"]
+    assert cli.main([*tokens, "--json", "--iterations=2"]) == 0
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert last["event"] == "TestFinished"
+    assert {output["blob"] for output in last["outputs"]} == {"accuracy", "loss"}
+
+
+def test_json_has_no_bare_infinities():
+    text = encode(events.FinalLoss(3, math.inf), 1.0)
+    assert json.loads(text) == {"event": "FinalLoss", "time": 1.0, "iteration": 3, "loss": "inf"}
+
+
+def test_quiet_leaves_warnings_and_the_log_file(folder, capsys):
+    assert cli.main(["train", "--solver=solver.prototxt", "--quiet", "--log_file=run.log"]) == 0
+    assert capsys.readouterr().err == ""
+    assert "Optimization Done." in (folder / "run.log").read_text()

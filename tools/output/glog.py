@@ -54,8 +54,10 @@ TERMINAL = Terminal()
 
 
 @contextmanager
-def logging_to(path: str = "") -> Iterator[None]:
+def logging_to(path: str = "", quiet: bool = False) -> Iterator[None]:
     """Log to standard error and, if given, to the file ``path`` while the block runs.
+
+    With ``quiet`` standard error only gets warnings and errors.
 
     As with glog, the environment's ``GLOG_log_dir`` asks for a file of its own in that folder, and
     ``GLOG_minloglevel`` (0 to 3) leaves out what is less severe.
@@ -68,6 +70,7 @@ def logging_to(path: str = "") -> Iterator[None]:
     if folder:
         handlers.append(_glog_file(Path(folder)))
     ROOT.setLevel(_LEVELS[min(int(lowest), 3)] if lowest.isdigit() else logging.INFO)
+    TERMINAL.setLevel(logging.WARNING if quiet else logging.NOTSET)
     before, ROOT.handlers[:] = ROOT.handlers[:], handlers
     try:
         yield

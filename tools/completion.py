@@ -1,0 +1,170 @@
+"""Print a script that completes commands, flags and their values: for bash, zsh or fish.
+
+bash: source it in ~/.bashrc. zsh: put it as _cortado into a folder of $fpath. fish: put it as
+cortado.fish into ~/.config/fish/completions.
+
+example:
+  cortado completion bash > ~/.cortado.bash && echo '. ~/.cortado.bash' >> ~/.bashrc
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from .flags import one_of
+
+
+class Flag(NamedTuple):
+    """A flag as it is typed, what it is for, whether a value follows, and which values there are
+    (empty: any, a file for instance)."""
+
+    name: str
+    help: str
+    takes_value: bool
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A subcommand with its help line and flags."""
+
+    name: str
+    help: str
+    flags: list[Flag]
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("shell", type=one_of(*SHELLS), metavar="SHELL", help=", ".join(SHELLS))
+
+
+def run(args: argparse.Namespace) -> int:
+    print(SHELLS[args.shell](commands()), end="")
+    return 0
+
+
+def commands() -> list[Command]:
+    """Every subcommand, as its own parser describes it."""
+    from .cli import build_parser, help_line, subcommands
+
+    return [
+        Command(name, help_line(module), _flags(build_parser(name, module)))
+        for name, module in subcommands().items()
+    ]
+
+
+def _flags(parser: argparse.ArgumentParser) -> list[Flag]:
+    found = []
+    for action in parser._actions:
+        for option in action.option_strings:
+            if option.startswith("--"):
+                values = tuple(getattr(action.type, "choices", ()))
+                found.append(Flag(option, action.help or "", action.nargs is None, values))
+    return found
+
+
+def bash(found: list[Command]) -> str:
+    """A function for bash's ``complete``; the words stand in case branches."""
+    branches = "".join(
+        f'    {each.name}) flags="{" ".join(flag.name for flag in each.flags)}" ;;\n'
+        for each in found
+    )
+    values = "".join(
+        f'    {each.name}:{flag.name}) values="{" ".join(flag.values)}" ;;\n'
+        for each in found
+        for flag in each.flags
+        if flag.values
+    )
+    names = " ".join(each.name for each in found)
+    return f"""\
+_cortado() {{
+  local word="${{COMP_WORDS[COMP_CWORD]}}" before="${{COMP_WORDS[COMP_CWORD-1]}}"
+  local command="" flags="" values="" each
+  for each in "${{COMP_WORDS[@]:1:COMP_CWORD-1}}"; do
+    case " {names} " in *" $each "*) command="$each"; break ;; esac
+  done
+  if [[ -z $command ]]; then
+    COMPREPLY=($(compgen -W "{names} --help --version" -- "$word"))
+    return
+  fi
+  [[ $before == "=" ]] && before="${{COMP_WORDS[COMP_CWORD-2]}}"
+  [[ $word == "=" ]] && {{ before="${{COMP_WORDS[COMP_CWORD-1]}}"; word=""; }}
+  case "$command:$before" in
+{values}  esac
+  case "$command" in
+{branches}  esac
+  if [[ -n $values ]]; then
+    COMPREPLY=($(compgen -W "$values" -- "$word"))
+  elif [[ $word == -* ]]; then
+    COMPREPLY=($(compgen -W "$flags" -- "$word"))
+  else
+    COMPREPLY=($(compgen -f -- "$word"))
+  fi
+}}
+complete -o filenames -F _cortado cortado
+"""
+
+
+def zsh(found: list[Command]) -> str:
+    """A completion function that lets ``_arguments`` do the work."""
+    names = "\n".join(f"    {_quoted(f'{each.name}:{each.help}')}" for each in found)
+    branches = "\n".join(
+        f"    {each.name}) _arguments {' '.join(map(_zsh_flag, each.flags))} '*:file:_files' ;;"
+        for each in found
+    )
+    return f"""\
+#compdef cortado
+_cortado() {{
+  local -a commands
+  commands=(
+{names}
+  )
+  if (( CURRENT == 2 )); then
+    _describe command commands
+    return
+  fi
+  local command=$words[2]
+  shift words
+  (( CURRENT-- ))
+  case $command in
+{branches}
+  esac
+}}
+compdef _cortado cortado
+"""
+
+
+def _zsh_flag(flag: Flag) -> str:
+    # Brackets and colons part what belongs to a flag.
+    help = flag.help.replace("[", "(").replace("]", ")").replace(":", " -")
+    if not flag.takes_value:
+        return _quoted(f"{flag.name}[{help}]")
+    values = f"({' '.join(flag.values)})" if flag.values else "_files"
+    return _quoted(f"{flag.name}=[{help}]:value:{values}")
+
+
+def fish(found: list[Command]) -> str:
+    """One ``complete`` line for each command and flag."""
+    lines = ["complete -c cortado -n __fish_use_subcommand -f"]
+    for each in found:
+        lines.append(
+            f"complete -c cortado -n __fish_use_subcommand -a {each.name} -d {_quoted(each.help)}"
+        )
+        for flag in each.flags:
+            line = (
+                f"complete -c cortado -n '__fish_seen_subcommand_from {each.name}' "
+                f"-l {flag.name[2:]} -d {_quoted(flag.help)}"
+            )
+            if flag.takes_value:
+                line += f" -x -a {_quoted(' '.join(flag.values))}" if flag.values else " -r"
+            lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
+def _quoted(text: str) -> str:
+    """``text`` as one word of any of the shells."""
+    return "'" + text.replace("'", "’") + "'"
+
+
+SHELLS = {"bash": bash, "zsh": zsh, "fish": fish}
