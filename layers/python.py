@@ -106,6 +106,7 @@ class Python(Layer):
     """
 
     message_field = "python_param"
+    place: Tensor
     bottoms = at_least(0)
     tops = at_least(0)
     allows_in_place = True
@@ -115,6 +116,8 @@ class Python(Layer):
         self.instance = instance
         self.inputs = [NumpyBlob(shape) for shape in shapes]
         self.outputs = [NumpyBlob() for _ in range(num_tops)]
+        # Says where tops belong if there is neither bottom nor parameter.
+        self.register_buffer("place", torch.empty(0), persistent=False)
         self.call("setup", self.inputs, self.outputs)
         self.call("reshape", self.inputs, self.outputs)
         for index, blob in enumerate(instance.blobs):
@@ -152,13 +155,21 @@ class Python(Layer):
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         if any(x.is_meta for x in (*bottoms, *self.parameters())):
-            for blob, x in zip(self.inputs, bottoms, strict=True):
-                blob.reshape(*x.shape)
-            self.call("reshape", self.inputs, self.outputs)
-            return tuple(torch.empty(blob.shape, device="meta") for blob in self.outputs)
+            return self.infer(bottoms)
         parameters = [self.blob(index) for index in range(len(self.blobs))]
         tops: tuple[Tensor, ...] = _Run.apply(self, len(bottoms), *bottoms, *parameters)
         return tops
+
+    def infer(self, bottoms: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Shapes by the layer's own ``reshape``; nothing is computed."""
+        for blob, bottom in zip(self.inputs, bottoms, strict=True):
+            blob.reshape(*bottom.shape)
+        self.call("reshape", self.inputs, self.outputs)
+        return tuple(torch.empty(blob.shape, device="meta") for blob in self.outputs)
+
+    def materialize(self, device: torch.device | str = "cpu") -> None:
+        super().materialize(device)
+        self.place = self.place.to(device)
 
     def take(self, bottoms: Sequence[Tensor]) -> None:
         """Copy tensors to the arrays that the methods read."""
@@ -178,7 +189,7 @@ class _Run(torch.autograd.Function):
         layer.take(tensors[:count])
         layer.call("reshape", layer.inputs, layer.outputs)
         layer.call("forward", layer.inputs, layer.outputs)
-        like = tensors[0] if tensors else torch.empty(0)
+        like = tensors[0] if tensors else layer.place
         return tuple(
             torch.tensor(b.data, dtype=like.dtype, device=like.device) for b in layer.outputs
         )

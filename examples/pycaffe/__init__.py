@@ -1,0 +1,1 @@
+"""Scripts for Caffe's Python interface; each runs with ``python -m cortado.tools.pycaffe``."""
