@@ -1,0 +1,140 @@
+"""Write docs/model_zoo.md and the README of every model from the zoo's index.
+
+Run it after an edit of model_zoo/index.toml; a test compares what is there with what it would write.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cortado.model_zoo import index
+from cortado.model_zoo.index import Model
+
+ROOT = Path(__file__).resolve().parent.parent
+TABLE = ROOT / "docs" / "model_zoo.md"
+
+INTRODUCTION = """\
+# The model zoo
+
+{count} published nets, each a folder in `model_zoo/` with one net file for training, testing and use,
+the recipe it was trained with, and a README. Their sums below are counted on the nets for use, and
+tests hold them against the originals: a net that torchvision has too gives the same outputs, loss
+and gradients with the same weights, and BVLC's agree with what Caffe computed.
+
+```sh
+cortado zoo list                        # this table
+cortado zoo show resnet50               # one model, its weights and their licences
+cortado zoo pull resnet50               # download weights; resumed if interrupted
+cortado zoo verify resnet50             # check them, and that they fit
+cortado zoo write resnet50 --plain      # its files, as prototxt that Caffe's tools read
+cortado test --model … --weights zoo:resnet50
+```
+
+```python
+net = cortado.zoo.load("resnet50", weights="zoo:resnet50")
+probabilities = net(data=images)["prob"]
+names = cortado.zoo.class_names("resnet50")
+```
+
+`zoo:MODEL` stands for the model's first weights, `zoo:MODEL@NAME` for others, wherever a file of
+weights may stand. Downloads come from the publishers' own addresses and are checked against their
+digests; they are kept in `~/.cache/cortado`, or where `CORTADO_HOME` says. A machine without internet
+takes them from a folder with the files: `--mirror file:///media/usb`, or `CORTADO_MIRROR`.
+
+Weights of torchvision's keep the names of its modules: `layer1.0.conv1` there is `layer1/0/conv1`
+here, and a BatchNorm is a pair of a BatchNorm and a Scale layer. `cortado convert` turns weights from
+one format into another, and with `--verify` proves it layer by layer.
+
+"""
+
+
+def number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def table() -> str:
+    lines = [
+        "| model | input | parameters | MACs (millions) | top-1 % | top-5 % | from |",
+        "|---|---|---:|---:|---:|---:|---|",
+    ]
+    for model in index.models().values():
+        shape = "×".join(map(str, model.input))
+        lines.append(
+            f"| [{model.name}](../model_zoo/{model.name}/) | {shape} | {model.parameters:,} | "
+            f"{model.macs / 1e6:,.1f} | {number(model.top1)} | {number(model.top5)} | "
+            f"{model.source} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def page() -> str:
+    return INTRODUCTION.format(count=len(index.models())) + table()
+
+
+def weights(model: Model) -> list[str]:
+    """The lines of a README on a model's weights; torchvision's are not listed, it lists them."""
+    lines = []
+    for entry in model.own_weights:
+        where = f"`{entry.shipped.name}`" if entry.shipped else "downloaded from "
+        if entry.remote is not None:
+            where += f"<{entry.remote.url}> (SHA-1 `{entry.remote.checksum.digits}`)"
+        note = f"; {entry.note}" if entry.note else ""
+        lines.append(f"- `zoo:{entry.full_name}`: {where}; licence: {entry.licence}{note}.")
+    if model.torchvision:
+        lines.append(
+            f"- `zoo:{model.name}`: torchvision's `{model.torchvision}`, downloaded from where its "
+            "weight enums say; licence BSD-3-Clause, unless `cortado zoo show` says otherwise; "
+            "the terms of ImageNet may apply."
+        )
+    return lines or ["None are published in a form that is read here; train it."]
+
+
+def readme(model: Model) -> str:
+    way = model.preprocessing
+    sides = "both sides" if way.square else "the short side"
+    parts = [
+        f"# {model.title}",
+        "",
+        f"{model.paper}.",
+        "",
+        f"- input: {'×'.join(map(str, model.input))}, {way.channels}; {sides} scaled to "
+        f"{way.resize} pixels, the centre of {way.crop} pixels, minus "
+        f"{', '.join(f'{value:g}' for value in way.mean)}, times "
+        f"{', '.join(f'{value:.6g}' for value in way.scale)}",
+        f"- parameters: {model.parameters:,}",
+        f"- multiply-accumulate operations for one image: {model.macs:,}",
+    ]
+    if model.top1 is not None:
+        top5 = f", top-5 {model.top5:g} %" if model.top5 is not None else ""
+        parts.append(f"- published accuracy: top-1 {model.top1:g} %{top5} ({model.source})")
+    parts += ["", "## Weights", "", *weights(model)]
+    notes = model.folder / "notes.md"
+    if notes.exists():
+        parts += ["", notes.read_text("utf-8").strip()]
+    parts += [
+        "",
+        "## Use",
+        "",
+        "```sh",
+        f"cortado zoo write {model.name}      # to ./{model.name}",
+        f"cortado train --solver {model.name}/solver.prototxt",
+        "```",
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def pages() -> dict[Path, str]:
+    """Every page by its path."""
+    result = {TABLE: page()}
+    for model in index.models().values():
+        result[model.folder / "README.md"] = readme(model)
+    return result
+
+
+def main() -> None:
+    for path, text in pages().items():
+        path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
