@@ -235,9 +235,13 @@ class Transform:
                 cv2.subtract(crop, mean, target, dtype=cv2.CV_32F)
             elif self._mean_values:
                 value = self._mean_values[channel if len(self._mean_values) > 1 else 0]
-                # A scalar of OpenCV has four channels, of which an image of one uses the first.
-                scalar: Any = (float(value), 0.0, 0.0, 0.0)
-                cv2.subtract(crop, scalar, target, dtype=cv2.CV_32F)
+                if crop.shape == (4, 1):
+                    # OpenCV would take the four values of its scalar for a column like this one.
+                    np.subtract(crop, value, out=target)
+                else:
+                    # A scalar of OpenCV has four channels; an image of one uses the first.
+                    scalar: Any = (float(value), 0.0, 0.0, 0.0)
+                    cv2.subtract(crop, scalar, target, dtype=cv2.CV_32F)
             else:
                 np.copyto(target, crop)
             if self._scale != 1:

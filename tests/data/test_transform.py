@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cortado.layers.base import TEST, TRAIN
 from cortado.layers.data.counter_random import below, permutation, word, words
-from cortado.layers.data.transform import Draw, Picture, Transform
+from cortado.layers.data.transform import Draw, Picture, Transform, Window
 
 
 def expected(pixels, window, size, mean, scale):  # type: ignore[no-untyped-def]
@@ -80,6 +80,13 @@ def test_agrees_with_the_formula(
             transform.write_bytes(picture, window, sample)
         finished = transform.finish(torch.from_numpy(content), [window, window])
         np.testing.assert_array_equal(finished.numpy(), np.stack([wanted, wanted]))
+
+
+def test_a_column_of_four_pixels_is_no_scalar() -> None:
+    pixels = np.array([[[10], [20], [30], [40]]], np.uint8)
+    out = np.empty(pixels.shape, np.float32)
+    Transform(TEST, mean_values=[5.0]).write(Picture(pixels), Window(0, 0, False), out)
+    assert out.ravel().tolist() == [5, 15, 25, 35]
 
 
 def test_random_words_depend_on_each_counter() -> None:
