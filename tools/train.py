@@ -1,10 +1,12 @@
 """Train a net as its solver prototxt says, and write snapshots.
 
---weights starts from trained weights (a comma list is applied in order) and takes the place of the
-solver's own; --snapshot continues a run. Ctrl-C saves and stops; --sigint_effect changes that.
+--set changes variables of the files, or fields of the solver and its net, for this run. --weights
+starts from trained weights (a comma list is applied in order) and takes the place of the solver's
+own. --snapshot continues a run; --snapshot=auto the newest complete snapshot, if there is any.
+Ctrl-C saves and stops; --sigint_effect changes that.
 
 example:
-  cortado train --solver examples/digits/solver.prototxt --gpu 0
+  cortado train --solver examples/digits/solver.prototxt --set base_lr=0.02
 """
 
 from __future__ import annotations
@@ -17,11 +19,15 @@ from typing import TYPE_CHECKING
 from ..proto.errors import ConfigError
 from . import device
 from .flags import comma_list, one_of, switch
+from .variables import configure_set, read_solver_with
 
 if TYPE_CHECKING:
     from ..solvers import Solver
+    from ..solvers.requirements import SolverDocument
     from .output.progress import Facts
 
+#: --snapshot=auto continues from the newest complete snapshot.
+AUTO = "auto"
 EFFECTS = ("stop", "snapshot", "none")
 
 logger = logging.getLogger(__name__)
@@ -30,16 +36,10 @@ logger = logging.getLogger(__name__)
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--solver", default="", help="solver prototxt (required)")
     parser.add_argument("--weights", default="", help="weights to start from, a comma list")
-    parser.add_argument("--snapshot", default="", help=".solverstate to continue from")
+    parser.add_argument("--snapshot", default="", help=".solverstate to continue from, or auto")
+    switch(parser, "accept_changes", "continue although net or solver were edited since")
     parser.add_argument("--gpu", default="", help="GPU id; wins over the solver's solver_mode")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="value of a variable of the files (width=32) or of a field (base_lr=0.1, "
-        "net.conv1.num_output=32); may be repeated",
-    )
+    configure_set(parser, fields=True)
     parser.add_argument("--level", type=int, default=0, help="level of the train net's state")
     parser.add_argument("--stage", default="", help="stages of the train net, a comma list")
     switch(parser, "json", "print every event of the run as a JSON object, one a line")
@@ -60,26 +60,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if not args.solver:
         raise ConfigError("cortado train: --solver FILE is needed to train")
-    if args.snapshot and args.weights:
+    if args.snapshot and args.snapshot != AUTO and args.weights:
         raise ConfigError(
             "cortado train: give --snapshot to continue a run or --weights to start a new one "
             "from trained weights, not both"
         )
-    from ..proto.blocks import parse_settings
-    from ..proto.files import read_solver
-    from ..solvers import Solver, overrides
+    from ..solvers import Solver
     from ..solvers.solver import choose_device
     from .output import json_lines
     from .output.log import write
     from .output.progress import live
 
-    variables = parse_settings(each for each in args.set if not overrides.is_field(each))
-    document = read_solver(args.solver, variables)
-    document = overrides.apply(document, [each for each in args.set if overrides.is_field(each)])
+    document = read_solver_with(args.solver, args.set)
+    resume = find_snapshot(document, args.snapshot)
     where = choose_device(document, device.for_training(args.gpu))
     logger.info(device.announcement(str(where)))
     # A snapshot holds the weights, so those that the solver names must not be loaded over them.
-    weights = [] if args.snapshot else comma_list(args.weights) or None
+    weights = [] if resume else comma_list(args.weights) or None
     with ExitStack() as stack:
         solver = stack.enter_context(
             Solver(
@@ -95,13 +92,28 @@ def run(args: argparse.Namespace) -> int:
         )
         solver.listeners += stack.enter_context(live(facts(solver), args.quiet))
         logger.info("Starting Optimization")
-        if args.snapshot:
-            logger.info(f"Resuming from {args.snapshot}")
-        outcome = solver.solve(args.snapshot or None)
+        if resume:
+            logger.info(f"Resuming from {resume}")
+        outcome = solver.solve(resume, accept_changes=args.accept_changes)
         logger.info("Optimization Done.")
     if outcome.signal is None or (outcome.signal.name == "SIGINT" and args.sigint_effect):
         return 0
     return 128 + outcome.signal
+
+
+def find_snapshot(document: SolverDocument, flag: str) -> str | None:
+    """What --snapshot asks to continue from; None to start afresh."""
+    if flag != AUTO:
+        return flag or None
+    from ..solvers import snapshots
+
+    prefix = document.message.snapshot_prefix
+    if not prefix:
+        raise ConfigError("cortado train: --snapshot=auto needs a snapshot_prefix in the solver")
+    found = snapshots.latest(prefix, logger.warning)
+    if found is None:
+        logger.info(f"No complete snapshot of {prefix}: starting afresh")
+    return str(found) if found else None
 
 
 def facts(solver: Solver) -> Facts:

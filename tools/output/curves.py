@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 110
+#: About as many points a line has at most; more would not show.
+POINTS = 2000
 
 #: Stamps name no year; they are read as of 2000, which had 366 days.
 _YEAR = timedelta(days=366)
@@ -189,6 +192,39 @@ def learning_curve(run: Curves, path: str | Path) -> None:
         series = run.series["test/accuracy"]
         accuracy.plot(series.iterations, series.values, "o-", color="tab:green", markersize=3)
     accuracy.set(title="test accuracy", xlabel="iteration", ylim=(0, 1.02))
+    save(figure, path)
+
+
+def rates(schedules: Mapping[str, Sequence[float]], path: str | Path) -> None:
+    """Draw learning rates against iterations, one line for each schedule, by name."""
+    figure, (axes,) = _figure(1)
+    for name, values in schedules.items():
+        stride = max(1, len(values) // POINTS)
+        axes.plot(range(0, len(values), stride), values[::stride], label=name)
+    axes.set(title="learning rate", xlabel="iteration")
+    axes.legend()
+    save(figure, path)
+
+
+def range_test(
+    rates: Sequence[float],
+    losses: Sequence[float],
+    smooth: Sequence[float],
+    suggestion: float | None,
+    path: str | Path,
+) -> None:
+    """Draw the losses of a range test against the learning rate, and the rate it suggests."""
+    figure, (axes,) = _figure(1)
+    axes.plot(rates, losses, color="lightgray", label="loss")
+    axes.plot(rates, smooth, label="smoothed")
+    if suggestion is not None:
+        axes.axvline(suggestion, color="tab:red", linestyle="--", label=f"{suggestion:.2g}")
+    finite = [value for value in smooth if math.isfinite(value)]
+    if finite:
+        room = 0.1 * (max(finite) - min(finite)) or 0.1
+        axes.set_ylim(min(finite) - room, max(finite) + room)
+    axes.set(title="range test", xlabel="learning rate", ylabel="loss", xscale="log")
+    axes.legend()
     save(figure, path)
 
 
