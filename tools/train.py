@@ -42,6 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--level", type=int, default=0, help="level of the train net's state")
     parser.add_argument("--stage", default="", help="stages of the train net, a comma list")
+    parser.add_argument("--tensorboard", default="", help="folder for TensorBoard's event files")
     switch(parser, "json", "print every event of the run as a JSON object, one a line")
     effects = ", ".join(EFFECTS)
     parser.add_argument(
@@ -93,6 +94,8 @@ def run(args: argparse.Namespace) -> int:
                 sighup=args.sighup_effect,
             )
         )
+        if args.tensorboard:
+            board(solver, args.tensorboard)
         solver.listeners += stack.enter_context(live(facts(solver), args.quiet))
         logger.info("Starting Optimization")
         if args.snapshot:
@@ -102,6 +105,18 @@ def run(args: argparse.Namespace) -> int:
     if outcome.signal is None or (outcome.signal.name == "SIGINT" and args.sigint_effect):
         return 0
     return 128 + outcome.signal
+
+
+def board(solver: Solver, folder: str) -> None:
+    """Write event files to ``folder``, in place of the solver's own if it names one."""
+    from ..proto.caffe_pb2 import TensorBoardParameter
+    from ..solvers.hooks.tensorboard import TensorBoard
+
+    message = TensorBoardParameter()
+    message.CopyFrom(solver.parameters.tensorboard)
+    message.folder = folder
+    solver.hooks = [hook for hook in solver.hooks if not isinstance(hook, TensorBoard)]
+    solver.hooks.append(TensorBoard(message))
 
 
 def facts(solver: Solver) -> Facts:
