@@ -108,6 +108,7 @@ _HARMLESS = {
     "cuda_graphs",
     "recompute",
     "threads",
+    "tensorboard",
     "net",
     "train_net",
     "net_param",

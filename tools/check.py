@@ -1,6 +1,8 @@
 """Check a net or solver without running it: a table of its layers, or everything wrong with it.
 
-For a solver its train net and test nets are checked as well; all faults are shown together.
+For a solver its train net and test nets are checked as well; all faults are shown together. What
+is legal but probably not meant is a warning. With --data every record of the databases is read and
+held against the net: labels, sizes, the mean.
 
 example:
   cortado check examples/digits/solver.prototxt
@@ -14,8 +16,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ..proto.errors import ConfigError, Fault
-from .flags import comma_list, one_of
+from ..proto.errors import ConfigError, DataError, Fault
+from .flags import comma_list, one_of, switch
 from .variables import configure_set, settings
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--phase", type=one_of("train", "test"), help="phase of a net (default: both)"
     )
+    switch(parser, "data", "read the databases as well")
     configure_set(parser)
     parser.add_argument("--level", type=int, default=0, help="level of the net's state")
     parser.add_argument("--stage", default="", help="stages of the net's state, a comma list")
@@ -34,15 +37,35 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     faults: list[Fault] = []
+    warnings: list[Fault] = []
+    broken: list[str] = []
     for name in args.files:
         with collecting(faults):
             for title, plan in plans(name, args, faults):
                 print(f"{title}\n{table(plan)}\n")
-                for warning in plan.warnings:
-                    print(f"warning: {warning}\n", file=sys.stderr)
+                warnings += plan.warnings
+                if args.data:
+                    with collecting_data(broken):
+                        warnings += _read_data(plan)
+    for warning in dict.fromkeys(warnings):
+        print(f"warning: {warning}\n", file=sys.stderr)
     if faults:
         raise ConfigError(list(dict.fromkeys(faults)))
+    if broken:
+        raise DataError("\n".join(dict.fromkeys(broken)))
     return 0
+
+
+def _read_data(plan: Blueprint) -> list[Fault]:
+    from .records import read_through
+
+    warnings = []
+    for found in read_through(plan):
+        if isinstance(found, Fault):
+            warnings.append(found)
+        else:
+            print(found)
+    return warnings
 
 
 @contextmanager
@@ -54,11 +77,21 @@ def collecting(faults: list[Fault]) -> Iterator[None]:
         faults += error.faults
 
 
+@contextmanager
+def collecting_data(broken: list[str]) -> Iterator[None]:
+    """Add what is wrong with data to ``broken`` instead of raising it."""
+    try:
+        yield
+    except DataError as error:
+        broken.append(str(error))
+
+
 def plans(
     name: str, args: argparse.Namespace, faults: list[Fault]
 ) -> Iterator[tuple[str, Blueprint]]:
     """A title and a plan for each net that the file ``name`` declares."""
     from ..netdef import blueprint
+    from ..netdef.advice import advise
     from ..proto.files import is_solver
 
     if is_solver(name):
@@ -68,6 +101,7 @@ def plans(
     for phase in (args.phase.upper(),) if args.phase else ("TRAIN", "TEST"):
         with collecting(faults):
             plan = blueprint.draw(name, phase, args.level, comma_list(args.stage), values)
+            plan.warnings += advise(plan)
             yield f"{name} ({phase})", plan
 
 
@@ -75,8 +109,9 @@ def _solver_plans(
     name: str, args: argparse.Namespace, faults: list[Fault]
 ) -> Iterator[tuple[str, Blueprint]]:
     from ..netdef import blueprint
+    from ..netdef.advice import advise
     from ..proto.files import read_solver
-    from ..solvers import checks, nets
+    from ..solvers import advice, checks, nets
 
     document = read_solver(name, settings(args))
     with collecting(faults):
@@ -90,7 +125,11 @@ def _solver_plans(
         state = each.state
         title = f"{each.source or name}: " + (f"test net #{index - 1}" if index else "train net")
         with collecting(faults):
-            yield title, blueprint.draw(each.document, state.phase, state.level, state.stage)
+            plan = blueprint.draw(each.document, state.phase, state.level, state.stage)
+            plan.warnings += advise(plan)
+            if index:
+                plan.warnings += advice.coverage(document, index - 1, plan)
+            yield title, plan
 
 
 def table(plan: Blueprint) -> str:

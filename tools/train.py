@@ -42,6 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     configure_set(parser, fields=True)
     parser.add_argument("--level", type=int, default=0, help="level of the train net's state")
     parser.add_argument("--stage", default="", help="stages of the train net, a comma list")
+    parser.add_argument("--tensorboard", default="", help="folder for TensorBoard's event files")
     switch(parser, "json", "print every event of the run as a JSON object, one a line")
     effects = ", ".join(EFFECTS)
     parser.add_argument(
@@ -90,6 +91,8 @@ def run(args: argparse.Namespace) -> int:
                 sighup=args.sighup_effect,
             )
         )
+        if args.tensorboard:
+            board(solver, args.tensorboard)
         solver.listeners += stack.enter_context(live(facts(solver), args.quiet))
         logger.info("Starting Optimization")
         if resume:
@@ -114,6 +117,18 @@ def find_snapshot(document: SolverDocument, flag: str) -> str | None:
     if found is None:
         logger.info(f"No complete snapshot of {prefix}: starting afresh")
     return str(found) if found else None
+
+
+def board(solver: Solver, folder: str) -> None:
+    """Write event files to ``folder``, in place of the solver's own if it names one."""
+    from ..proto.caffe_pb2 import TensorBoardParameter
+    from ..solvers.hooks.tensorboard import TensorBoard
+
+    message = TensorBoardParameter()
+    message.CopyFrom(solver.parameters.tensorboard)
+    message.folder = folder
+    solver.hooks = [hook for hook in solver.hooks if not isinstance(hook, TensorBoard)]
+    solver.hooks.append(TensorBoard(message))
 
 
 def facts(solver: Solver) -> Facts:

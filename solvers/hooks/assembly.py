@@ -11,6 +11,7 @@ from .display import Display
 from .finite import Finite
 from .signals import Signals
 from .snapshots import Snapshots
+from .tensorboard import TensorBoard
 from .testing import Testing
 from .watching import Watching
 
@@ -35,4 +36,6 @@ def standard_hooks(parameters: SolverParameter, net: Net, sigint: str, sighup: s
         hooks.append(Watching(parameters, saver))
     if parameters.check_finite:
         hooks.append(Finite())
+    if parameters.tensorboard.folder:
+        hooks.append(TensorBoard(parameters.tensorboard))
     return hooks
