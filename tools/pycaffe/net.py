@@ -229,11 +229,13 @@ class Net(Batches):
 
     def _run(self, start: int, end: int) -> list[torch.Tensor]:
         self._synchronize()
-        return self._passes.forward(start, end, self._device)
+        with self.module.execution.context(self._device):
+            return self._passes.forward(start, end, self._device)
 
     def _backward(self, start: int, end: int) -> None:
         self._synchronize()
-        self._passes.backward(start, end)
+        with self.module.execution.context(self._device):
+            self._passes.backward(start, end)
         for blob in self._parameters():
             blob.forget()
 

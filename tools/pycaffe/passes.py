@@ -78,7 +78,7 @@ class Passes:
         if record is None or not record.valid:
             record = _replay(step, stage)
         pairs = [
-            (top, blob.gradient.tensor.view(top.shape))
+            (top, blob.gradient.tensor.view(top.shape).to(top.dtype))
             for top, blob in zip(record.tops, stage.tops, strict=True)
             if top.requires_grad
         ]
@@ -133,7 +133,7 @@ def _run(step: Step, stage: Stage) -> list[Tensor]:
             blob.values.release()
     tops = _compute(step, stage)
     for blob, top in zip(stage.tops, tops, strict=True):
-        blob.put(top.detach())
+        blob.put(top.detach() if top.dtype == torch.float32 else top.detach().float())
     terms = []
     for index, weight in step.losses.items():
         term = stage.tops[index].values.tensor.sum()

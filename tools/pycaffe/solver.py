@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...proto.caffe_pb2 import SolverParameter
 from ...proto.files import read_solver
-from ...solvers import loop
+from ...solvers import diagnosis, loop
 from ...solvers.hooks import Hook
 from ...solvers.hooks.signals import Signals
 from ...solvers.hooks.snapshots import Snapshots
@@ -34,16 +34,20 @@ class _Training(Training):
         net.clear_param_diffs()
         last = len(net.layers) - 1
         total: list[Tensor] = []
+        keys: list[str] = []
+        generators: dict[str, Tensor] = {}
         for _ in range(passes):
+            generators = diagnosis.generator_states(self.device)
             total += net._run(0, last)
             net._backward(last, 0)
-        loss = _sum(total, net.module.device)
+            for step in self.net.sources:
+                keys += step.source.last_keys
+        loss = _sum(total, self.device)
         batch = {
             name: net.blobs[name].values.tensor for step in self.net.sources for name in step.tops
         }
-        return loop.Iteration(
-            self.iteration, loss / passes if passes > 1 else loss, _outputs(net), batch
-        )
+        mean = loss / passes if passes > 1 else loss
+        return loop.Iteration(self.iteration, mean, _outputs(net), batch, generators, tuple(keys))
 
     def test_batch(self, index: int) -> tuple[dict[str, Tensor], Tensor]:
         net = self.test_facades[index]
@@ -98,6 +102,11 @@ class Solver:
                 document.message.random_seed = mode.derived_seed()
             self._training = _Training(document, device=mode.device(), listeners=[log.write])
         training = self._training
+        if training.scaler is not None:
+            raise RuntimeError(
+                "precision FP16 scales gradients, which passes of a script's own would not; "
+                "take BF16, or train with cortado train"
+            )
         # Signals are the script's own business.
         training.hooks = [hook for hook in training.hooks if not isinstance(hook, Signals)]
         self._callbacks = _Callbacks()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-import torch
 from torch import Tensor
 
 from ...layers.base import Context, Layer, Shape
@@ -85,7 +84,7 @@ def stages_of(module: Module) -> tuple[list[Stage], dict[str, NetBlob]]:
     force = module.definition.force_backward
     fed = [top for step in module.sources for top in step.tops]
     backward.mark([step for step in steps if isinstance(step, Step)], fed, force)
-    device = next((param.tensor.device for param in module.params), torch.device("cpu"))
+    device = module.device
     blobs: dict[str, NetBlob] = {}
     carries = dict.fromkeys(fed, force)
     stages = []
