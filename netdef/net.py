@@ -32,6 +32,7 @@ class Net(nn.Module):
         device: where parameters and batches live.
         share_with: a net whose parameters layers of the same name use too (a test net does so).
         execution: how it is run: precision, memory layout, recomputation.
+        check_memory: refuse a net that the device cannot hold.
 
     Calling it feeds input blobs by name and gives the output blobs (those that no layer consumes)
     by name; :attr:`loss` is then the weighted sum of the loss tops. Raises ConfigError with all
@@ -49,10 +50,12 @@ class Net(nn.Module):
         device: torch.device | str = "cpu",
         share_with: Net | None = None,
         execution: Execution | None = None,
+        check_memory: bool = True,
     ) -> None:
         super().__init__()
         plan = blueprint.draw(source, phase, level, stages)
-        memory.check(plan, torch.device(device))
+        if check_memory:
+            memory.check(plan, torch.device(device))
         self.definition: caffe_pb2.NetParameter = plan.message
         self.name: str = plan.message.name
         self.phase: int = plan.state.phase

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 from ..steps import Step
 from .readers import trace
@@ -29,8 +30,6 @@ def drop_unused(steps: Sequence[Step], outputs: Collection[str]) -> list[Step]:
 
 def _freed(steps: Sequence[Step], outputs: Collection[str]) -> list[Step]:
     """Steps with ``dead`` found anew, after readers are gone."""
-    from dataclasses import replace
-
     last: dict[str, int] = {}
     for index, step in enumerate(steps):
         last.update(dict.fromkeys((*step.bottoms, *step.tops), index))

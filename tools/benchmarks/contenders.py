@@ -134,7 +134,7 @@ class Torch:
             (each if each.dim() > 1 else each.long()).to(course.device) for each in batch.values()
         ]
         if tuned:
-            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.model.to(memory_format=torch.channels_last)
             self.inputs = [
                 each.contiguous(memory_format=torch.channels_last) if each.dim() == 4 else each
                 for each in self.inputs
