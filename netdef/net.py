@@ -131,8 +131,7 @@ class Net(nn.Module):
     def _run_steps(
         self, inputs: Mapping[str, Tensor], keep: bool
     ) -> tuple[dict[str, Tensor], Tensor]:
-        arrange = layout.channels_last if self._channels_last else _same
-        blobs = {name: arrange(blob) for name, blob in inputs.items()}
+        blobs = {name: self.arranged(blob) for name, blob in inputs.items()}
         # A compiler fuses by itself, and an exported graph shows the layers of the prototxt.
         literal = keep or self.literal or torch.compiler.is_compiling()
         loss_terms: list[Tensor] = []
@@ -314,6 +313,21 @@ class Net(nn.Module):
             self._fast_steps = passes.optimize(self.steps, self.outputs, self.execution.recompute)
         self._compiled = compiled(self._run_steps, self.execution)
 
+    @torch.no_grad()
+    def fold(self) -> None:
+        """For inference alone: put each BatchNorm into the convolution before it.
+
+        Weights that are loaded or changed afterwards are not seen until it is called again. With
+        keep_blobs the layers of the prototxt still run, one by one.
+        """
+        self._prepare()
+        if self.execution.optimize:
+            self._fast_steps = passes.fold_batch_norm(self._fast_steps, self.outputs)
+
+    def arranged(self, blob: Tensor) -> Tensor:
+        """``blob`` in the memory layout in which this net runs."""
+        return layout.channels_last(blob) if self._channels_last else blob
+
     def _apply(self, fn: Any, recurse: bool = True) -> Net:
         """As torch's, which gives every tied buffer memory of its own; so tie them again."""
         super()._apply(fn, recurse)
@@ -323,7 +337,3 @@ class Net(nn.Module):
         if tensors:
             self._device = tensors[0].device
         return self
-
-
-def _same(blob: Tensor) -> Tensor:
-    return blob

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..proto.errors import ConfigError
-from . import device
+from . import device, running
 from .flags import comma_list
 from .variables import configure_set, settings
 
@@ -27,6 +27,7 @@ def configure_net(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gpu", default="", help="GPU id; the CPU without it")
     parser.add_argument("--level", type=int, default=0, help="level of the net's state")
     parser.add_argument("--stage", default="", help="stages of the net's state, a comma list")
+    running.add_flags(parser)
 
 
 @contextmanager
@@ -49,6 +50,7 @@ def opened(args: argparse.Namespace, phase: str) -> Iterator[Net]:
         # As a path, because a comma belongs to the file's name here.
         weights=Path(args.weights) if args.weights else None,
         device=where,
+        execution=running.prepare(args, where),
     )
     for level, line in net_lines(describe(net)):
         logger.log(level, "%s", line)

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from ..proto.errors import ConfigError
-from . import device
+from . import device, running
 from .flags import comma_list, one_of, switch
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--level", type=int, default=0, help="level of the train net's state")
     parser.add_argument("--stage", default="", help="stages of the train net, a comma list")
+    running.add_flags(parser)
     switch(parser, "json", "print every event of the run as a JSON object, one a line")
     effects = ", ".join(EFFECTS)
     parser.add_argument(
@@ -75,7 +76,8 @@ def run(args: argparse.Namespace) -> int:
 
     variables = parse_settings(each for each in args.set if not overrides.is_field(each))
     document = read_solver(args.solver, variables)
-    document = overrides.apply(document, [each for each in args.set if overrides.is_field(each)])
+    fields = [each for each in args.set if overrides.is_field(each)]
+    document = overrides.apply(document, [*fields, *running.assignments(args)])
     where = choose_device(document, device.for_training(args.gpu))
     logger.info(device.announcement(str(where)))
     # A snapshot holds the weights, so those that the solver names must not be loaded over them.

@@ -25,10 +25,10 @@ def drop_unused(steps: Sequence[Step], outputs: Collection[str]) -> list[Step]:
         )
     if all(needed):
         return list(steps)
-    return _freed([step for step, keep in zip(steps, needed, strict=True) if keep], outputs)
+    return freed([step for step, keep in zip(steps, needed, strict=True) if keep], outputs)
 
 
-def _freed(steps: Sequence[Step], outputs: Collection[str]) -> list[Step]:
+def freed(steps: Sequence[Step], outputs: Collection[str]) -> list[Step]:
     """Steps with ``dead`` found anew, after readers are gone."""
     last: dict[str, int] = {}
     for index, step in enumerate(steps):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ...layers.dropout import Dropout
 from ...layers.source import DataSource
 from ...netdef import Net
-from ...netdef.execution import prepare_process
+from ...netdef.execution import Execution, prepare_process
 from ...proto import caffe_pb2
 from ...proto.files import read_net
 from ...proto.positions import Document
@@ -91,7 +91,9 @@ class Ours:
             self.solver = Solver(solver, device=course.device)
             self.net = self.solver.net
         else:
-            self.net = Net(document, "TEST", device=course.device)
+            execution = Execution(precision=course.precision)
+            self.net = Net(document, "TEST", device=course.device, execution=execution)
+            self.net.fold()
         _fix_sources(self.net, course.device)
         self.batch = self.net.next_batch()
 
