@@ -110,15 +110,31 @@ def keep_freed_memory() -> None:
         mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def prepare_process(device: torch.device | str, threads: int = 0) -> None:
-    """Settings of the process that training and testing profit from: memory, threads, denormals."""
-    if torch.device(device).type == "cpu":
+@contextlib.contextmanager
+def prepared_process(device: torch.device | str, threads: int = 0) -> Iterator[None]:
+    """For the time of a block, settings of the process that passes profit from.
+
+    On the CPU denormal numbers count as zero (they are many times slower) and freed memory is kept;
+    on CUDA cuDNN looks for its fastest algorithms unless they must be deterministic. ``threads`` is
+    the number that one operation may use, 0 leaves it as it is.
+    """
+    before, benchmark = torch.get_num_threads(), torch.backends.cudnn.benchmark
+    on_cpu = torch.device(device).type == "cpu"
+    if on_cpu:
         keep_freed_memory()
         torch.set_flush_denormal(True)
     else:
         torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
     if threads:
         torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        if on_cpu:
+            torch.set_flush_denormal(False)
+        torch.backends.cudnn.benchmark = benchmark
+        if threads:
+            torch.set_num_threads(before)
 
 
 def compiled(function: Callable[..., Any], execution: Execution) -> Callable[..., Any] | None:

@@ -32,6 +32,7 @@ class Net(nn.Module):
         device: where parameters and batches live.
         share_with: a net whose parameters layers of the same name use too (a test net does so).
         execution: how it is run: precision, memory layout, recomputation.
+        check_memory: refuse a net that the device cannot hold.
 
     Calling it feeds input blobs by name and gives the output blobs (those that no layer consumes)
     by name; :attr:`loss` is then the weighted sum of the loss tops. Raises ConfigError with all
@@ -49,10 +50,12 @@ class Net(nn.Module):
         device: torch.device | str = "cpu",
         share_with: Net | None = None,
         execution: Execution | None = None,
+        check_memory: bool = True,
     ) -> None:
         super().__init__()
         plan = blueprint.draw(source, phase, level, stages)
-        memory.check(plan, torch.device(device))
+        if check_memory:
+            memory.check(plan, torch.device(device))
         self.definition: caffe_pb2.NetParameter = plan.message
         self.name: str = plan.message.name
         self.phase: int = plan.state.phase
@@ -128,8 +131,7 @@ class Net(nn.Module):
     def _run_steps(
         self, inputs: Mapping[str, Tensor], keep: bool
     ) -> tuple[dict[str, Tensor], Tensor]:
-        arrange = layout.channels_last if self._channels_last else _same
-        blobs = {name: arrange(blob) for name, blob in inputs.items()}
+        blobs = {name: self.arranged(blob) for name, blob in inputs.items()}
         # A compiler fuses by itself, and an exported graph shows the layers of the prototxt.
         literal = keep or self.literal or torch.compiler.is_compiling()
         loss_terms: list[Tensor] = []
@@ -311,6 +313,21 @@ class Net(nn.Module):
             self._fast_steps = passes.optimize(self.steps, self.outputs, self.execution.recompute)
         self._compiled = compiled(self._run_steps, self.execution)
 
+    @torch.no_grad()
+    def fold(self) -> None:
+        """For inference alone: put each BatchNorm into the convolution before it.
+
+        Weights that are loaded or changed afterwards are not seen until it is called again. With
+        keep_blobs the layers of the prototxt still run, one by one.
+        """
+        self._prepare()
+        if self.execution.optimize:
+            self._fast_steps = passes.fold_batch_norm(self._fast_steps, self.outputs)
+
+    def arranged(self, blob: Tensor) -> Tensor:
+        """``blob`` in the memory layout in which this net runs."""
+        return layout.channels_last(blob) if self._channels_last else blob
+
     def _apply(self, fn: Any, recurse: bool = True) -> Net:
         """As torch's, which gives every tied buffer memory of its own; so tie them again."""
         super()._apply(fn, recurse)
@@ -320,7 +337,3 @@ class Net(nn.Module):
         if tensors:
             self._device = tensors[0].device
         return self
-
-
-def _same(blob: Tensor) -> Tensor:
-    return blob

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..netdef import Net
 from ..netdef.description import describe
-from ..netdef.execution import prepare_process
+from ..netdef.execution import prepared_process
 from ..proto.caffe_pb2 import SolverParameter
 from ..proto.errors import ConfigError, Fault, ResourceError
 from ..proto.files import read_solver
@@ -87,7 +87,6 @@ class Solver:
         torch.manual_seed(self.seed)
         self.execution = scaling.execution_of(self.parameters).resolved(self.device)
         self.scaler = scaling.scaler_for(self.execution, self.device)
-        prepare_process(self.device, self.parameters.threads)
         self.iteration = 0
         #: Caffe's current_step: drops of the rate so far.
         self.current_step = 0
@@ -166,9 +165,10 @@ class Solver:
         try:
             for hook in self.hooks:
                 hook.before_train(self)
-            loop.run(self, until)
-            if whole:
-                self._conclude()
+            with prepared_process(self.device, self.parameters.threads):
+                loop.run(self, until)
+                if whole:
+                    self._conclude()
         finally:
             self._training = False
             for hook in self.hooks:

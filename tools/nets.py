@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..proto.errors import ConfigError
-from . import device
+from . import device, running
 from .flags import comma_list
 from .variables import configure_set, settings
 
@@ -27,6 +27,7 @@ def configure_net(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gpu", default="", help="GPU id; the CPU without it")
     parser.add_argument("--level", type=int, default=0, help="level of the net's state")
     parser.add_argument("--stage", default="", help="stages of the net's state, a comma list")
+    running.add_flags(parser)
 
 
 @contextmanager
@@ -36,6 +37,7 @@ def opened(args: argparse.Namespace, phase: str) -> Iterator[Net]:
         raise ConfigError("--model FILE is needed: the prototxt of a net")
     from ..netdef import Net
     from ..netdef.description import describe
+    from ..netdef.execution import prepared_process
     from ..proto.files import read_net
     from .output.log import net_lines
 
@@ -49,10 +51,12 @@ def opened(args: argparse.Namespace, phase: str) -> Iterator[Net]:
         # As a path, because a comma belongs to the file's name here.
         weights=Path(args.weights) if args.weights else None,
         device=where,
+        execution=running.execution(args),
     )
     for level, line in net_lines(describe(net)):
         logger.log(level, "%s", line)
     try:
-        yield net
+        with prepared_process(where, args.threads or 0):
+            yield net
     finally:
         net.close()

@@ -31,6 +31,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.weights:
         raise ConfigError("cortado test: --weights FILE is needed")
     with nets.opened(args, "TEST") as net:
+        net.fold()
         if args.json:
             from .output import json_lines
 

@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from ..proto.errors import ConfigError
-from . import device
+from . import device, running
 from .flags import comma_list, one_of, switch
 from .variables import configure_set, read_solver_with
 
@@ -43,6 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--level", type=int, default=0, help="level of the train net's state")
     parser.add_argument("--stage", default="", help="stages of the train net, a comma list")
     parser.add_argument("--tensorboard", default="", help="folder for TensorBoard's event files")
+    running.add_flags(parser)
     switch(parser, "json", "print every event of the run as a JSON object, one a line")
     effects = ", ".join(EFFECTS)
     parser.add_argument(
@@ -72,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     from .output.log import write
     from .output.progress import live
 
-    document = read_solver_with(args.solver, args.set)
+    document = read_solver_with(args.solver, [*args.set, *running.assignments(args)])
     resume = find_snapshot(document, args.snapshot)
     where = choose_device(document, device.for_training(args.gpu))
     logger.info(device.announcement(str(where)))

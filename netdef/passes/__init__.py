@@ -10,11 +10,19 @@ from collections.abc import Iterable, Sequence
 
 from ..steps import Step
 from .batch_norm import fuse_batch_norm
+from .fold import fold_batch_norm
 from .in_place import reuse_memory
 from .prune import drop_unused
 from .recompute import recompute
 
-__all__ = ["drop_unused", "fuse_batch_norm", "optimize", "recompute", "reuse_memory"]
+__all__ = [
+    "drop_unused",
+    "fold_batch_norm",
+    "fuse_batch_norm",
+    "optimize",
+    "recompute",
+    "reuse_memory",
+]
 
 
 def optimize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,7 +11,7 @@ from ...layers.activations import ReLU
 from ...layers.batch_norm import BatchNorm
 from ...layers.scale import Scale
 from ..steps import Step
-from .readers import Flow, plain, trace
+from .readers import Flow, plain, running, trace
 
 
 class Normalisation:
@@ -91,9 +90,9 @@ def _fused(parts: Sequence[Step]) -> Step:
     between = {top for part in parts[:-1] for top in part.tops} - {*first.bottoms, *last.tops}
     early = {name for part in parts[:-1] for name in part.dead} - {*between, *last.tops}
     dead = dict.fromkeys([*sorted(early), *(name for name in last.dead if name not in between)])
-    return replace(
+    return running(
         first,
-        layer=Normalisation(norm, scale, relu=len(parts) == 3),
+        Normalisation(norm, scale, relu=len(parts) == 3),
         tops=last.tops,
         top_shapes=last.top_shapes,
         in_place=frozenset(),

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from ...layers.activations import ReLU
 from ...layers.base import Layer
+from ...layers.eltwise import SUM, Eltwise
 from ...layers.pooling import STOCHASTIC, Pooling
 from ..steps import Step
 from .batch_norm import Normalisation
-from .readers import Version, plain, trace
+from .readers import Version, plain, running, trace
 
 #: Layers whose top is memory of its own that their backward does not read.
 _FRESH = {
@@ -25,7 +25,6 @@ _FRESH = {
     "Concat",
     "LRN",
 }
-SUM = 1
 
 
 class Rectifier:
@@ -48,7 +47,7 @@ def reuse_memory(steps: Sequence[Step], outputs: Collection[str]) -> list[Step]:
         if not isinstance(layer, ReLU) or layer.negative_slope < 0 or not plain(step):
             continue
         if _overwritable(flow.bottoms[index][0], steps):
-            result[index] = replace(step, layer=Rectifier(layer.negative_slope))
+            result[index] = running(step, Rectifier(layer.negative_slope))
     return result
 
 
@@ -70,7 +69,7 @@ def _makes_fresh_memory(step: Step) -> bool:
         return not layer.relu
     if isinstance(layer, Pooling):
         return layer.pool != STOCHASTIC and len(step.tops) == 1
-    if step.type == "Eltwise":
+    if isinstance(layer, Eltwise):
         return layer.operation == SUM and len(step.bottoms) > 1
     if step.type == "Concat":
         return len(step.bottoms) > 1

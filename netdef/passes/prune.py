@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 from ..steps import Step
 from .readers import trace
@@ -24,13 +25,11 @@ def drop_unused(steps: Sequence[Step], outputs: Collection[str]) -> list[Step]:
         )
     if all(needed):
         return list(steps)
-    return _freed([step for step, keep in zip(steps, needed, strict=True) if keep], outputs)
+    return freed([step for step, keep in zip(steps, needed, strict=True) if keep], outputs)
 
 
-def _freed(steps: Sequence[Step], outputs: Collection[str]) -> list[Step]:
+def freed(steps: Sequence[Step], outputs: Collection[str]) -> list[Step]:
     """Steps with ``dead`` found anew, after readers are gone."""
-    from dataclasses import replace
-
     last: dict[str, int] = {}
     for index, step in enumerate(steps):
         last.update(dict.fromkeys((*step.bottoms, *step.tops), index))

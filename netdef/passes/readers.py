@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from ..steps import Step
 
@@ -50,3 +51,9 @@ def trace(steps: Sequence[Step], outputs: Collection[str]) -> Flow:
 def plain(step: Step) -> bool:
     """Whether a step does nothing beyond computing tops: no loss, no cut gradient, no view."""
     return not (step.losses or step.detached or step.views)
+
+
+def running(step: Step, operation: Callable[..., Any], **changes: Any) -> Step:
+    """``step`` with ``operation`` run in the place of its layer, and other ``changes``."""
+    stand_in: Any = operation
+    return replace(step, layer=stand_in, **changes)

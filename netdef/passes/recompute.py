@@ -20,7 +20,7 @@ from ...layers.batch_norm import BatchNorm
 from ..steps import Step
 from .batch_norm import Normalisation
 from .in_place import reuse_memory
-from .readers import trace
+from .readers import running, trace
 
 AUTO = "AUTO"
 
@@ -99,9 +99,9 @@ def recompute(
         dead = dict.fromkeys(n for part in parts for n in part.dead if n in bottoms)
         kept = [replace(p, dead=tuple(n for n in p.dead if n not in tops)) for p in parts]
         result.append(
-            replace(
+            running(
                 parts[0],
-                layer=Segment(reuse_memory(kept, tops), list(bottoms), list(tops)),
+                Segment(reuse_memory(kept, tops), list(bottoms), list(tops)),
                 bottoms=tuple(bottoms),
                 tops=tuple(tops),
                 in_place=frozenset(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from ...layers.dropout import Dropout
 from ...layers.source import DataSource
 from ...netdef import Net
-from ...netdef.execution import prepare_process
+from ...netdef.execution import Execution, prepared_process
 from ...proto import caffe_pb2
 from ...proto.files import read_net
 from ...proto.positions import Document
@@ -73,7 +74,9 @@ class Ours:
     """The solver's own loop, with its hooks and events; or a pass of the net as `test` makes it."""
 
     def __init__(self, course: Course) -> None:
-        prepare_process(course.device)
+        # For good: each contender has a process of its own.
+        self._settings = ExitStack()
+        self._settings.enter_context(prepared_process(course.device))
         torch.manual_seed(1)
         document = course.document()
         self.solver: Solver | None = None
@@ -91,7 +94,9 @@ class Ours:
             self.solver = Solver(solver, device=course.device)
             self.net = self.solver.net
         else:
-            self.net = Net(document, "TEST", device=course.device)
+            execution = Execution(precision=course.precision)
+            self.net = Net(document, "TEST", device=course.device, execution=execution)
+            self.net.fold()
         _fix_sources(self.net, course.device)
         self.batch = self.net.next_batch()
 
@@ -134,7 +139,7 @@ class Torch:
             (each if each.dim() > 1 else each.long()).to(course.device) for each in batch.values()
         ]
         if tuned:
-            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.model.to(memory_format=torch.channels_last)
             self.inputs = [
                 each.contiguous(memory_format=torch.channels_last) if each.dim() == 4 else each
                 for each in self.inputs

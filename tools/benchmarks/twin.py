@@ -10,10 +10,12 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
+from ...layers.eltwise import SUM
 from ...layers.pooling import AVE, MAX
 from ...netdef import Net
 from ...netdef.steps import Step
@@ -47,7 +49,7 @@ class _Loss(nn.Module):
 
 @translator("Convolution")
 def _convolution(step: Step) -> nn.Module:
-    layer = step.layer
+    layer: Any = step.layer
     windows = layer.windows
     return nn.Conv2d(
         layer.channels,
@@ -63,15 +65,15 @@ def _convolution(step: Step) -> nn.Module:
 
 @translator("InnerProduct")
 def _inner_product(step: Step) -> nn.Module:
-    layer = step.layer
+    layer: Any = step.layer
     linear = nn.Linear(layer.inputs, step.top_shapes[0][-1], layer.bias_term)
     return nn.Sequential(nn.Flatten(), linear) if len(step.bottom_shapes[0]) > 2 else linear
 
 
 @translator("Pooling")
 def _pooling(step: Step) -> nn.Module:
-    layer = step.layer
-    kernel = layer.kernel or step.bottom_shapes[0][2:]
+    layer: Any = step.layer
+    kernel: Any = layer.kernel or step.bottom_shapes[0][2:]
     if layer.pool == MAX:
         return nn.MaxPool2d(kernel, layer.stride, layer.pad, ceil_mode=layer.ceil_mode)
     if layer.pool == AVE:
@@ -81,7 +83,7 @@ def _pooling(step: Step) -> nn.Module:
 
 @translator("LRN")
 def _lrn(step: Step) -> nn.Module:
-    layer = step.layer
+    layer: Any = step.layer
     if layer.within_channel:
         raise _untranslatable(step)
     return nn.LocalResponseNorm(layer.local_size, layer.alpha, layer.beta, layer.k)
@@ -89,18 +91,21 @@ def _lrn(step: Step) -> nn.Module:
 
 @translator("ReLU")
 def _relu(step: Step) -> nn.Module:
-    slope, in_place = step.layer.negative_slope, bool(step.in_place)
+    layer: Any = step.layer
+    slope, in_place = layer.negative_slope, bool(step.in_place)
     return nn.LeakyReLU(slope, in_place) if slope else nn.ReLU(in_place)
 
 
 @translator("Dropout")
 def _dropout(step: Step) -> nn.Module:
-    return nn.Dropout(step.layer.dropout_ratio)
+    layer: Any = step.layer
+    return nn.Dropout(layer.dropout_ratio)
 
 
 @translator("Concat")
 def _concat(step: Step) -> Callable[..., Tensor]:
-    return partial(_cat, axis=step.layer.axis)
+    layer: Any = step.layer
+    return partial(_cat, axis=layer.axis)
 
 
 def _cat(*bottoms: Tensor, axis: int) -> Tensor:
@@ -109,7 +114,8 @@ def _cat(*bottoms: Tensor, axis: int) -> Tensor:
 
 @translator("Eltwise")
 def _eltwise(step: Step) -> Callable[..., Tensor]:
-    if len(step.bottoms) != 2 or step.layer.operation != 1 or any(step.layer.coeff):
+    layer: Any = step.layer
+    if len(step.bottoms) != 2 or layer.operation != SUM or any(layer.coeff):
         raise _untranslatable(step)
     return operator.add
 
@@ -126,7 +132,7 @@ def _loss(step: Step) -> nn.Module:
 
 @translator("BatchNorm")
 def _batch_norm(step: Step) -> nn.Module:
-    layer = step.layer
+    layer: Any = step.layer
     return nn.BatchNorm2d(layer.channels, layer.eps, 1 - layer.moving_average_fraction)
 
 
@@ -145,7 +151,7 @@ def build(net: Net) -> fx.GraphModule:
             blobs.update(dict.fromkeys(step.tops, bottoms[0]))
             continue
         if step.type == "Scale" and step.bottoms[0] in normalised and step.layer.bias_term:
-            _copy([step.layer.weight, step.layer.bias], normalised[step.bottoms[0]][1])
+            _copy(list(step.layer.parameters()), normalised[step.bottoms[0]][1])
             blobs[step.tops[0]] = bottoms[0]
             continue
         if step.type not in _TRANSLATORS:

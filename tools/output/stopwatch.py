@@ -51,7 +51,7 @@ def measure(net: Net) -> LayerTimes:
         feed = _feeder(source, device)
         tops, times.forward[source.name] = _timed(feed, device)
         times.backward[source.name] = 0.0
-        blobs.update(zip(source.tops, tops, strict=True))
+        blobs.update(zip(source.tops, map(net.arranged, tops), strict=True))
     records = [_forward(step, blobs, times, device) for step in net.steps]
     for record in records:
         for index, weight in record.step.losses.items():

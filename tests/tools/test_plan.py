@@ -1,0 +1,53 @@
+"""The plan subcommand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cortado.tools import plan
+from cortado.tools.cli import main
+
+NET = """
+layer { name: "in" type: "Input" top: "data" top: "label"
+  input_param { shape { dim: 16 dim: 3 dim: 32 dim: 32 } shape { dim: 16 } } }
+layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
+  convolution_param { num_output: 64 kernel_size: 3 } }
+layer { name: "relu" type: "ReLU" bottom: "conv" top: "conv" }
+layer { name: "fc" type: "InnerProduct" bottom: "conv" top: "fc"
+  inner_product_param { num_output: 10 } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "fc" bottom: "label" top: "loss" }
+"""
+
+
+@pytest.mark.parametrize(("text", "value"), [("8G", 8 << 30), ("512m", 512 << 20), ("1.5K", 1536)])
+def test_sizes(text: str, value: int) -> None:
+    assert plan.size(text) == value
+
+
+@pytest.mark.parametrize(
+    ("largest", "wanted", "expected"),
+    [
+        (100, 64, "batch_size 64, iter_size 1"),
+        (100, 256, "batch_size 64, iter_size 4"),
+        (0, 64, "does not fit"),
+        (10, 7, "batch_size 7, iter_size 1"),
+    ],
+)
+def test_proposal(largest: int, wanted: int, expected: str) -> None:
+    assert plan.proposal(largest, wanted) == expected
+
+
+def test_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "net.prototxt"
+    path.write_text(NET)
+    assert main(["plan", str(path), "--gpu-memory", "1G", "--batch", "4096"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[2:6]] == ["FP32", "FP32", "BF16", "BF16"]
+    assert all("iter_size" in line for line in lines[2:6])
+
+
+def test_bad_size_is_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "net.prototxt", "--gpu-memory", "plenty"]) == 2
+    assert "8G" in capsys.readouterr().err

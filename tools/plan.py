@@ -1,0 +1,109 @@
+"""Predict the memory of a training step, and propose how to fit a batch into a GPU.
+
+Nothing is allocated: the net runs on tensors without memory. For each precision, with and without
+recomputation, it says what the net's own batch needs, the largest batch that fits, and how many
+passes (iter_size) reach the wanted effective batch.
+
+example:
+  cortado plan train_val.prototxt --gpu-memory 8G --batch 256
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from typing import TYPE_CHECKING
+
+from .flags import at_least
+
+if TYPE_CHECKING:
+    from ..netdef.execution import Execution
+    from ..proto.caffe_pb2 import NetParameter
+
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+#: What a process on a GPU holds besides tensors: CUDA's context, libraries and their workspace.
+CONTEXT = "0.7G"
+
+
+def size(text: str) -> int:
+    """An argparse type: bytes from a number with K, M, G or T."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    if not found:
+        raise argparse.ArgumentTypeError(f"must be a size such as 8G or 512M, got {text!r}")
+    return int(float(found.group(1)) * _UNITS[found.group(2).upper()])
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("net", metavar="NET", help="net prototxt")
+    parser.add_argument("--gpu_memory", type=size, default=size("8G"), help="e.g. 8G (default)")
+    parser.add_argument("--batch", type=at_least(0), default=0, help="wanted effective batch")
+    parser.add_argument("--solver_type", default="SGD", help="type of the solver (default SGD)")
+    parser.add_argument(
+        "--reserve", type=size, default=size(CONTEXT), help=f"left for CUDA itself ({CONTEXT})"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from ..netdef.execution import BF16, FP32, Execution
+    from ..netdef.prediction import batched
+    from ..solvers.rules import find
+    from .check import aligned, amount
+
+    own = batched(args.net, "TRAIN")
+    images = batch_of(own)
+    slots = find(args.solver_type).slots
+    limit = args.gpu_memory - args.reserve
+    rows = [("precision", "recompute", f"batch {images}", "largest batch", "proposal")]
+    for precision in (FP32, BF16):
+        for recompute in ((), ("AUTO",)):
+            execution = Execution(precision=precision, recompute=recompute)
+            needs = _needs(args.net, images, execution, slots)
+            largest = fitting(needs, limit)
+            rows.append(
+                (
+                    precision,
+                    " ".join(recompute) or "no",
+                    f"{amount(needs[0][1])}B",
+                    str(largest),
+                    proposal(largest, args.batch or images),
+                )
+            )
+    print(aligned(rows, right=(2, 3)))
+    print(
+        f"\npeak of a training step with {args.solver_type}: parameters, gradients, history and "
+        f"activations; {amount(args.gpu_memory)}B less {amount(args.reserve)}B for CUDA itself"
+    )
+    return 0
+
+
+def batch_of(message: NetParameter) -> int:
+    """Images a pass: the first axis of the first input."""
+    for layer in message.layer:
+        for shape in layer.input_param.shape:
+            if shape.dim:
+                return int(shape.dim[0])
+    return 1
+
+
+def _needs(net: str, images: int, execution: Execution, slots: int) -> list[tuple[int, int]]:
+    """Batches and the bytes they need: the net's own, and twice that."""
+    from ..netdef.prediction import batched, predict
+
+    return [
+        (count, predict(batched(net, "TRAIN", count), "TRAIN", execution, slots).peak)
+        for count in (images, 2 * images)
+    ]
+
+
+def fitting(needs: list[tuple[int, int]], limit: int) -> int:
+    from ..netdef.prediction import largest_batch
+
+    return largest_batch(needs, limit)
+
+
+def proposal(largest: int, wanted: int) -> str:
+    """Batch and iter_size for an effective batch: as few passes as possible, of equal size."""
+    if largest < 1:
+        return "does not fit"
+    passes = next(n for n in range(1, wanted + 1) if wanted % n == 0 and wanted // n <= largest)
+    return f"batch_size {wanted // passes}, iter_size {passes}"
