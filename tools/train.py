@@ -3,8 +3,12 @@
 --weights starts from trained weights (a comma list is applied in order) and takes the place of the
 solver's own; --snapshot continues a run. Ctrl-C saves and stops; --sigint_effect changes that.
 
-example:
+Fine-tuning: --head LAYER with --num_classes N gives the net another last layer, --fresh PATTERNS lets
+further layers start anew, and --freeze PATTERNS keeps layers as the weights have them,.
+
+examples:
   cortado train --solver examples/digits/solver.prototxt --gpu 0
+  cortado train --solver resnet18/solver.prototxt --weights zoo:resnet18 --head fc --num_classes 5
 """
 
 from __future__ import annotations
@@ -16,10 +20,11 @@ from typing import TYPE_CHECKING
 
 from ..proto.errors import ConfigError
 from . import device
-from .flags import comma_list, one_of
+from .flags import at_least, comma_list, one_of
 
 if TYPE_CHECKING:
     from ..solvers import Solver
+    from ..solvers.requirements import SolverDocument
 
 EFFECTS = ("stop", "snapshot", "none")
 
@@ -29,6 +34,10 @@ logger = logging.getLogger(__name__)
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--solver", default="", help="solver prototxt (required)")
     parser.add_argument("--weights", default="", help="weights to start from, a comma list")
+    parser.add_argument("--head", default="", help="layer that starts anew although weights fit it")
+    parser.add_argument("--num_classes", type=at_least(1), help="outputs of the layer --head names")
+    parser.add_argument("--fresh", default="", help="patterns of layers that start anew")
+    parser.add_argument("--freeze", default="", help="patterns of layers that do not learn")
     parser.add_argument("--snapshot", default="", help=".solverstate to continue from")
     parser.add_argument("--gpu", default="", help="GPU id; wins over the solver's solver_mode")
     parser.add_argument(
@@ -73,6 +82,7 @@ def run(args: argparse.Namespace) -> int:
     variables = parse_settings(each for each in args.set if not overrides.is_field(each))
     document = read_solver(args.solver, variables)
     document = overrides.apply(document, [each for each in args.set if overrides.is_field(each)])
+    document = fine_tuned(document, args)
     where = choose_device(document, device.for_training(args.gpu))
     logger.info(device.announcement(str(where)))
     # A snapshot holds the weights, so those that the solver names must not be loaded over them.
@@ -85,6 +95,7 @@ def run(args: argparse.Namespace) -> int:
                 level=args.level,
                 stages=comma_list(args.stage),
                 weights=weights,
+                fresh=fresh_layers(args) if weights != [] else [],
                 listeners=[write],
                 sigint=args.sigint_effect or "stop",
                 sighup=args.sighup_effect,
@@ -99,6 +110,24 @@ def run(args: argparse.Namespace) -> int:
     if outcome.signal is None or (outcome.signal.name == "SIGINT" and args.sigint_effect):
         return 0
     return 128 + outcome.signal
+
+
+def fine_tuned(document: SolverDocument, args: argparse.Namespace) -> SolverDocument:
+    """The solver with the head and the frozen layers that the flags ask for."""
+    from ..solvers import fine_tuning
+
+    if args.num_classes is not None:
+        if not args.head:
+            raise ConfigError("cortado train: --num_classes needs --head LAYER")
+        document = fine_tuning.with_head(document, args.head, args.num_classes)
+    if args.freeze:
+        document = fine_tuning.frozen(document, comma_list(args.freeze))
+    return document
+
+
+def fresh_layers(args: argparse.Namespace) -> list[str]:
+    """The patterns of layers that start anew."""
+    return comma_list(args.fresh) + ([args.head] if args.head else [])
 
 
 def images_per_iteration(solver: Solver) -> int:
