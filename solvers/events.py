@@ -87,12 +87,14 @@ class SolverReady(Event):
 class WeightsLoaded(Event):
     """``Finetuning from <path>``, then ``Ignoring source layer <name>`` for each of ``ignored``.
 
-    Sent for the train net (``index`` None) and for each test net.
+    Sent for the train net (``index`` None) and for each test net. ``table`` says of the train net
+    what happened (copied, re-initialised ...) to which layers.
     """
 
     path: str
     index: int | None
     ignored: tuple[str, ...] = ()
+    table: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

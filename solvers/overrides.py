@@ -57,7 +57,7 @@ def _assign(document: SolverDocument, assignment: str) -> SolverDocument:
     if steps[0] != "net" or len(steps) == 1:
         _set(document.message, steps, value)
         return document
-    document, name = _inlined(document)
+    document, name = inlined(document)
     # A layer's name may contain dots: the longest one that there is.
     net: NetParameter = getattr(document.message, name)
     for length in range(len(steps) - 1, 1, -1):
@@ -71,7 +71,7 @@ def _assign(document: SolverDocument, assignment: str) -> SolverDocument:
     raise ValueError(f"the net has no layer {steps[1]!r}{nearest(steps[1], names)}")
 
 
-def _inlined(document: SolverDocument) -> tuple[SolverDocument, str]:
+def inlined(document: SolverDocument) -> tuple[SolverDocument, str]:
     """The solver with its train net as a message, places kept, and the field that holds it."""
     solver = document.message
     for name, inline in _INLINE.items():

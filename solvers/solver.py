@@ -27,7 +27,7 @@ from ..proto.errors import ConfigError, Fault, ResourceError
 from ..proto.files import read_solver
 from ..proto.positions import Document
 from ..proto.upgrade import upgrade_solver
-from . import checks, events, loop, nets, restore, scaling, schedules, snapshots
+from . import checks, events, fine_tuning, loop, nets, restore, scaling, schedules, snapshots
 from .hooks import Hook
 from .hooks.assembly import standard_hooks
 from .hooks.signals import Signals
@@ -60,6 +60,7 @@ class Solver:
         level, stages: joined to the train net's state, as the command line's flags are.
         weights: weights files to start from, in place of the solver's own ``weights``; each may be
             a comma list, applied in order.
+        fresh: shell patterns of layers that keep their fillers' values when weights are loaded.
         listeners: called with every event of the run.
         sigint, sighup: the signals' effects, "stop", "snapshot" or "none".
 
@@ -74,6 +75,7 @@ class Solver:
         level: int = 0,
         stages: Sequence[str] = (),
         weights: Sequence[str | Path] | None = None,
+        fresh: Sequence[str] = (),
         listeners: Iterable[events.Listener] = (),
         sigint: str = "stop",
         sighup: str = "snapshot",
@@ -96,7 +98,8 @@ class Solver:
         self._training = False
         self.net, self.test_nets = self._build(level, stages)
         schedules.resolve(self.document, self.net, self.test_nets)
-        self._load(self.parameters.weights if weights is None else [str(each) for each in weights])
+        given = self.parameters.weights if weights is None else [str(each) for each in weights]
+        self._load(given, fresh)
         restore.apply_param_rules(self.document, self.net)
         self.updater = Updater(self.net.params, self.parameters)
         #: Seconds of training in earlier runs that this one continues.
@@ -122,14 +125,16 @@ class Solver:
         self.emit(events.SolverReady())
         return train, tests
 
-    def _load(self, weights: Sequence[str]) -> None:
+    def _load(self, weights: Sequence[str], fresh: Sequence[str]) -> None:
         """Fine-tune: copy weights into the train net and into what only test nets have."""
+        fine_tuning.check_patterns(fresh, self.net)
         paths = [name for entry in weights for part in entry.split(",") if (name := part.strip())]
         for path in paths:
             for index, net in enumerate((self.net, *self.test_nets)):
-                report = net.load(path)
+                report = net.load(path, fresh)
                 which = index - 1 if index else None
-                self.emit(events.WeightsLoaded(path, which, tuple(report.ignored)))
+                table = () if index else tuple((what, tuple(of)) for what, of in report.groups())
+                self.emit(events.WeightsLoaded(path, which, tuple(report.ignored), table))
 
     # -- running -----------------------------------------------------------------------------------
 

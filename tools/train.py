@@ -5,8 +5,12 @@ starts from trained weights (a comma list is applied in order) and takes the pla
 own. --snapshot continues a run; --snapshot=auto the newest complete snapshot, if there is any.
 Ctrl-C saves and stops; --sigint_effect changes that.
 
-example:
+Fine-tuning: --head LAYER with --num_classes N gives the net another last layer, --fresh PATTERNS
+lets further layers start anew, and --freeze PATTERNS keeps layers as the weights have them.
+
+examples:
   cortado train --solver examples/digits/solver.prototxt --set base_lr=0.02
+  cortado train --solver resnet18/solver.prototxt --weights zoo:resnet18 --head fc --num_classes 5
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from ..proto.errors import ConfigError
 from . import device, running
-from .flags import comma_list, one_of, switch
+from .flags import at_least, comma_list, one_of, switch
 from .variables import configure_set, read_solver_with
 
 if TYPE_CHECKING:
@@ -36,6 +40,10 @@ logger = logging.getLogger(__name__)
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--solver", default="", help="solver prototxt (required)")
     parser.add_argument("--weights", default="", help="weights to start from, a comma list")
+    parser.add_argument("--head", default="", help="layer that starts anew although weights fit it")
+    parser.add_argument("--num_classes", type=at_least(1), help="outputs of the layer --head names")
+    parser.add_argument("--fresh", default="", help="patterns of layers that start anew")
+    parser.add_argument("--freeze", default="", help="patterns of layers that do not learn")
     parser.add_argument("--snapshot", default="", help=".solverstate to continue from, or auto")
     switch(parser, "accept_changes", "continue although net or solver were edited since")
     parser.add_argument("--gpu", default="", help="GPU id; wins over the solver's solver_mode")
@@ -75,6 +83,7 @@ def run(args: argparse.Namespace) -> int:
 
     document = read_solver_with(args.solver, [*args.set, *running.assignments(args)])
     resume = find_snapshot(document, args.snapshot)
+    document = fine_tuned(document, args)
     where = choose_device(document, device.for_training(args.gpu))
     logger.info(device.announcement(str(where)))
     # A snapshot holds the weights, so those that the solver names must not be loaded over them.
@@ -88,6 +97,7 @@ def run(args: argparse.Namespace) -> int:
                 stages=comma_list(args.stage),
                 weights=weights,
                 listeners=[write, *([json_lines.write] if args.json else [])],
+                fresh=fresh_layers(args) if weights != [] else [],
                 sigint=args.sigint_effect or "stop",
                 sighup=args.sighup_effect,
             )
@@ -141,3 +151,21 @@ def facts(solver: Solver) -> Facts:
         return Facts(device=str(solver.device))
     images = sources[0].top_shapes[0][0] * solver.parameters.iter_size
     return Facts(images, sources[0].source.records or 0, str(solver.device))
+
+
+def fine_tuned(document: SolverDocument, args: argparse.Namespace) -> SolverDocument:
+    """The solver with the head and the frozen layers that the flags ask for."""
+    from ..solvers import fine_tuning
+
+    if args.num_classes is not None:
+        if not args.head:
+            raise ConfigError("cortado train: --num_classes needs --head LAYER")
+        document = fine_tuning.with_head(document, args.head, args.num_classes)
+    if args.freeze:
+        document = fine_tuning.frozen(document, comma_list(args.freeze))
+    return document
+
+
+def fresh_layers(args: argparse.Namespace) -> list[str]:
+    """The patterns of layers that start anew."""
+    return comma_list(args.fresh) + ([args.head] if args.head else [])

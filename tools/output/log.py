@@ -21,6 +21,9 @@ logger = logging.getLogger(__name__)
 
 INFO, WARNING = logging.INFO, logging.WARNING
 
+#: Longer lists of layers are shown by their first and last names.
+MOST_NAMES = 12
+
 #: One line of the log before it gets its prefix: level and message.
 Line = tuple[int, str]
 
@@ -104,6 +107,10 @@ def _(event: events.WeightsLoaded) -> Iterable[Line]:
     yield INFO, f"Finetuning from {event.path}"
     for name in event.ignored:
         yield INFO, f"Ignoring source layer {name}"
+    width = max((len(what) for what, _ in event.table), default=0)
+    for what, names in event.table:
+        shown = ", ".join(names if len(names) <= MOST_NAMES else (*names[:2], "...", names[-1]))
+        yield INFO, f"    {what:<{width}} {len(names):>5}  {shown}"
 
 
 @lines.register
