@@ -100,6 +100,7 @@ class Solver:
         self._load(self.parameters.weights if weights is None else [str(each) for each in weights])
         restore.apply_param_rules(self.document, self.net)
         self.updater = Updater(self.net.params, self.parameters)
+        snapshots.check_size(self.document, self.net, self.updater.rule.slots)
         #: Seconds of training in earlier runs that this one continues.
         self.earlier_seconds = 0.0
         self._began = time.monotonic()
