@@ -119,7 +119,7 @@ class Net(nn.Module):
 
     def _run(self, inputs: Mapping[str, Tensor], keep: bool) -> tuple[dict[str, Tensor], Tensor]:
         with self.execution.context(self._device):
-            if self._compiled is None or keep or torch.compiler.is_compiling():
+            if self._compiled is None or keep or self.literal or torch.compiler.is_compiling():
                 blobs, loss = self._run_steps(inputs, keep)
             else:
                 blobs, loss = self._compiled(inputs, False)

@@ -92,6 +92,7 @@ _HARMLESS = {
     "snapshot_prefix",
     "snapshot_format",
     "snapshot_diff",
+    "snapshot_safetensors",
     "snapshot_after_train",
     "solver_mode",
     "device_id",

@@ -12,11 +12,14 @@ import numpy as np
 import torch
 
 from ..netdef import Net, ParamRef
+from ..netdef.state_dicts import write_state_dict
+from ..netdef.torch_names import own_names
 from ..netdef.weights import collect
 from ..proto.caffe_pb2 import NetParameter, SolverParameter
-from ..proto.errors import SnapshotError
+from ..proto.errors import ConfigError, Fault, SnapshotError
 from ..proto.state import SolverSnapshot, read_state, write_state, write_state_hdf5
 from ..proto.weights import (
+    MAX_BINARY_BYTES,
     BlobArray,
     LayerBlobs,
     read_weights,
@@ -24,6 +27,7 @@ from ..proto.weights import (
     write_weights_hdf5,
 )
 from . import manifest, restore
+from .requirements import SolverDocument, place
 
 if TYPE_CHECKING:
     from .solver import Solver
@@ -47,6 +51,8 @@ class Snapshot:
     state: SolverSnapshot
     #: Weights beside the raw ones: path and blobs.
     further: list[tuple[Path, list[LayerBlobs]]] = field(default_factory=list)
+    #: Files of weights by the names of their tensors, for those that want no Caffe.
+    by_name: dict[Path, dict[str, torch.Tensor]] = field(default_factory=dict)
 
     def write(self) -> None:
         """Write weights, then state, then their checksums; each appears complete or not at all."""
@@ -55,13 +61,16 @@ class Snapshot:
                 write_weights_hdf5(path, blobs, self.definition)
             else:
                 write_weights(path, self.definition, blobs)
+        for path, tensors in self.by_name.items():
+            write_state_dict(path, tensors)
         (write_state_hdf5 if self.hdf5 else write_state)(self.state_path, self.state)
         manifest.record(self.prefix, *self.files)
 
     @property
     def files(self) -> list[Path]:
         """All files of the snapshot."""
-        return [self.weights_path, *(path for path, _ in self.further), self.state_path]
+        further = (path for path, _ in self.further)
+        return [self.weights_path, *further, *self.by_name, self.state_path]
 
     @property
     def bytes(self) -> int:
@@ -89,6 +98,11 @@ def take(solver: Solver, label: str = REGULAR) -> Snapshot:
         solver.iteration, str(weights_path), solver.current_step, history, dict(extra)
     )
     blobs = _blobs(solver, with_sharers=not hdf5)
+    further = _further(solver, blobs, label)
+    by_name = {}
+    if solver.parameters.snapshot_safetensors:
+        for path, layers in [(weights_path, blobs), *further]:
+            by_name[_safetensors_path(path)] = own_names(layers, solver.net.steps)
     return Snapshot(
         solver.parameters.snapshot_prefix,
         weights_path,
@@ -97,8 +111,42 @@ def take(solver: Solver, label: str = REGULAR) -> Snapshot:
         solver.net.to_message(),
         blobs,
         state,
-        _further(solver, blobs, label),
+        further,
+        by_name,
     )
+
+
+def _safetensors_path(weights: Path) -> Path:
+    """run_iter_5.caffemodel (or .caffemodel.h5) has run_iter_5.safetensors beside it."""
+    return weights.with_name(weights.name.partition(".caffemodel")[0] + ".safetensors")
+
+
+def check_size(document: SolverDocument, net: Net, slots: int) -> None:
+    """ConfigError if snapshots in binary form could not hold the weights of ``net``, or ``slots``
+    values of history for each of them: it is known before training that they cannot be written.
+    """
+    parameters = document.message
+    wanted = parameters.snapshot or parameters.snapshot_after_train
+    if parameters.snapshot_format == SolverParameter.HDF5 or not (
+        parameters.snapshot_prefix and wanted
+    ):
+        return
+    held = sum(
+        step.layer.blob(n).numel() for step in net.steps for n in range(len(step.layer.blobs))
+    )
+    sizes = {
+        "weights": held * (8 if parameters.snapshot_diff else 4),
+        "solver state": sum(param.tensor.numel() for param in net.params) * 4 * slots,
+    }
+    for what, size in sizes.items():
+        if size > MAX_BINARY_BYTES:
+            raise ConfigError(
+                Fault(
+                    f"snapshot_format must be HDF5: the {what} would take {size:,} bytes, and "
+                    f"protobuf reads at most {MAX_BINARY_BYTES:,}",
+                    place(document, "snapshot_format"),
+                )
+            )
 
 
 def _further(

@@ -102,6 +102,7 @@ class Solver:
         self._load(given, fresh)
         restore.apply_param_rules(self.document, self.net)
         self.updater = Updater(self.net.params, self.parameters)
+        snapshots.check_size(self.document, self.net, self.updater.rule.slots)
         #: Seconds of training in earlier runs that this one continues.
         self.earlier_seconds = 0.0
         self._began = time.monotonic()

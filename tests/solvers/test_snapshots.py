@@ -6,11 +6,16 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
+from cortado.netdef import Net
+from cortado.proto.caffe_pb2 import NetParameter
 from cortado.proto.errors import ConfigError, ResourceError, SnapshotError
 from cortado.proto.state import read_state
+from cortado.proto.text import parse
 from cortado.proto.weights import read_weights
-from cortado.solvers import Solver, events, manifest
+from cortado.solvers import Solver, events, manifest, rules, snapshots
 from cortado.solvers.hooks import Hook
 from cortado.solvers.rules import rule_names
 from support.runs import everything, identical, small_solver, solver_document
@@ -70,6 +75,51 @@ def test_names_and_content(tmp_path: Path) -> None:
     assert len(state.history) == 4
     written = [event for event in seen if isinstance(event, events.SnapshotWritten)]
     assert [event.iteration for event in written] == [4, 8]
+
+
+@pytest.mark.parametrize("form", ["BINARYPROTO", "HDF5"])
+def test_safetensors_beside_the_weights(form: str, tmp_path: Path) -> None:
+    fields = f"snapshot_safetensors: true ema_decay: 0.9 snapshot_format: {form}"
+    with small_solver(tmp_path, fields) as solver:
+        solver.solve()
+        expected = {param.name: param.tensor.detach() for param in solver.net.params}
+    found = load_file(tmp_path / "run_iter_8.safetensors")
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in found)
+    averaged = load_file(tmp_path / "run_ema_iter_8.safetensors")
+    assert not torch.equal(averaged["ip1.weight"], expected["ip1.weight"])
+    assert "run_iter_8.safetensors" in manifest.read(f"{tmp_path}/run")
+    with small_solver(tmp_path) as again:
+        again.net.load(tmp_path / "run_iter_8.safetensors")
+        assert identical(everything(again)[:4], list(expected.values()))
+
+
+@pytest.mark.parametrize(
+    ("fields", "fault"),
+    [
+        ("", None),
+        ("snapshot_diff: true", "the weights would take 3,20"),
+        ('type: "Adam" momentum: 0.9', "the solver state would take 3,20"),
+        ('type: "Adam" momentum: 0.9 snapshot_format: HDF5', None),
+        ("snapshot_diff: true snapshot_after_train: false", None),
+    ],
+)
+def test_what_protobuf_cannot_hold_is_refused_before_training(
+    fields: str, fault: str | None, tmp_path: Path
+) -> None:
+    """400 million parameters, which take no memory on the meta device."""
+    wide = """
+      layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 1 dim: 20000 } } }
+      layer { name: "ip" type: "InnerProduct" bottom: "x" top: "y"
+        inner_product_param { num_output: 20000 } }"""
+    net = Net(parse(wide, NetParameter), "TRAIN", device="meta")
+    document = solver_document(tmp_path, fields)
+    slots = rules.find(document.message.type).slots
+    if fault is None:
+        snapshots.check_size(document, net, slots)
+        return
+    with pytest.raises(ConfigError, match=f"snapshot_format must be HDF5: {fault}"):
+        snapshots.check_size(document, net, slots)
 
 
 def test_final_snapshot_only_where_wanted(tmp_path: Path) -> None:

@@ -35,9 +35,9 @@ def test_set_changes_solver_and_net_and_is_recorded(folder: Path, capsys) -> Non
 
 
 def test_set_of_what_there_is_not(folder: Path, capsys) -> None:
-    assert cli.main([*TRAIN, "--set", "base_rl=1", "--set", "net.con.num_output=1"]) == 2
+    assert cli.main([*TRAIN, "--set", "base_lr=fast", "--set", "net.con.num_output=1"]) == 2
     error = capsys.readouterr().err
-    assert "did you mean 'base_lr'" in error
+    assert "base_lr must be a number, got 'fast'" in error
     assert "no layer 'con'; did you mean 'conv'" in error
 
 
