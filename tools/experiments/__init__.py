@@ -1,0 +1,1 @@
+"""Ready experiments from a folder of images: databases, net, solver, README."""
