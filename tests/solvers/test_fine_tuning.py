@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.runs import small_solver, solver_document
 
 from cortado.proto.errors import ConfigError, WeightsError
 from cortado.proto.weights import read_weights
 from cortado.solvers import Solver, events, fine_tuning
+from support.runs import small_solver, solver_document
 
 
 @pytest.fixture
