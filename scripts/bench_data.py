@@ -167,7 +167,7 @@ def compare(
         dataset,
         BATCH,
         num_workers=args.threads,
-        shuffle=False,
+        persistent_workers=True,
         # A forked worker could not open the environment that its parent has open. Spawned workers
         # end like any interpreter, and now and then abort while C++ libraries are torn down
         # ("terminate called without an active exception"); those of a fork server leave at once.
@@ -276,8 +276,10 @@ def bench_alexnet(folder: Path, args: argparse.Namespace) -> None:
         "DummyData": 'type: "DummyData" dummy_data_param { shape { dim: 16 dim: 3 dim: 227 '
         "dim: 227 } shape { dim: 16 } }",
     }
-    layers = read_net(args.net).message.layer
-    body = [each for each in layers if each.type not in ("Data", "DummyData", "Input")]
+    layers = list(read_net(args.net).message.layer)
+    # What comes before the first convolution prepares data.
+    start = next(i for i, each in enumerate(layers) if each.type == "Convolution")
+    body = layers[start:]
     solvers = {}
     torch.set_num_threads(args.threads)
     for name, text in sources.items():
@@ -324,7 +326,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=available_cores())
     parser.add_argument("--batches", type=int, default=12)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--net", help="alexnet: prototxt of the net; its data layers are replaced")
+    parser.add_argument("--net", default="model_zoo/alexnet/net.prototxt", help="alexnet: the net")
     args = parser.parse_args()
     torch.set_num_threads(1)
     for name in args.what:
