@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -342,19 +341,6 @@ def test_a_wrong_backend_is_recognised(ten: Path, caplog: pytest.LogCaptureFixtu
     assert "is of backend LMDB, not LEVELDB" in caplog.text
 
 
-def test_a_leveldb_given_as_lmdb_is_recognised(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    goldens = Path(__file__).parents[1] / "goldens/data/files"
-    shutil.copytree(goldens / "raw_table_leveldb", tmp_path / "db")
-    with caplog.at_level(logging.WARNING):
-        database = open_database(tmp_path / "db", caffe_pb2.DataParameter.LMDB, "data")
-    assert "is of backend LEVELDB, not LMDB" in caplog.text
-    database.close()
-    with pytest.raises(DataError, match="this is a LevelDB"):
-        lmdb_reader.LmdbDatabase(tmp_path / "db")
-
-
 def test_reads_without_a_lock_where_none_is_allowed(
     ten: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -371,19 +357,6 @@ def test_reads_without_a_lock_where_none_is_allowed(
     assert labels_of(source, 1) == [[0, 1, 2, 3]]
     assert caplog.text.count("without a lock") == 1
     source.close()
-
-
-def test_damaged_level_databases_are_refused(tmp_path: Path) -> None:
-    goldens = Path(__file__).parents[1] / "goldens/data/files"
-    broken = tmp_path / "broken"
-    shutil.copytree(goldens / "raw_table_leveldb", broken)
-    os.truncate(broken / "000005.ldb", 9000)
-    with pytest.raises(DataError, match=r"000005\.ldb.*9,000 bytes"):
-        open_database(broken, caffe_pb2.DataParameter.LEVELDB)
-    manifest = broken / "MANIFEST-000004"
-    manifest.unlink()
-    with pytest.raises(DataError, match="MANIFEST-000004"):
-        open_database(broken, caffe_pb2.DataParameter.LEVELDB)
 
 
 def message(**data_param: object) -> caffe_pb2.LayerParameter:
