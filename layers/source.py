@@ -51,10 +51,6 @@ class DataSource:
         """How many records one epoch has; None where there is no such number."""
         return None
 
-    def preprocessing(self, blob: str) -> caffe_pb2.Preprocessing | None:
-        """How images become the first top, called ``blob`` by the net; None if there is no such."""
-        return None
-
     def expect_labels(self, top: int, classes: int, ignored: frozenset[int]) -> None:
         """Check that every value of ``top`` is a whole number from 0 to ``classes`` - 1 or ignored.
 
