@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 
 from cortado.layers.base import Layer
 from cortado.layers.registry import find, layer_types
@@ -90,7 +90,7 @@ def kind(field: FieldDescriptor) -> str:
     return names[field.cpp_type]
 
 
-def table(name: str, descriptor: Descriptor) -> Iterator[str]:
+def table(name: str, descriptor: Any) -> Iterator[str]:
     yield f"| `{name}` | kind | default | |"
     yield "|---|---|---|---|"
     for field in descriptor.fields:
@@ -129,7 +129,7 @@ def section(cls: type[Any], cases: list[Any]) -> Iterator[str]:
         yield f"**In torch:** {note.removeprefix('Torch: ')}\n"
     for name in own_messages(cls):
         descriptor = caffe_pb2.LayerParameter.DESCRIPTOR.fields_by_name[name].message_type
-        if descriptor.fields:
+        if descriptor is not None and descriptor.fields:
             yield from table(name, descriptor)
     if cases:
         yield example(cases[0])
