@@ -1,10 +1,10 @@
 """What the Python interface for Caffe's scripts costs: ``net.forward()`` against the module's own.
 
-    python scripts/bench_pycaffe.py [--batch 10] [--runs 21] [NET.prototxt]
+    python scripts/bench_pycaffe.py [--batch 10] [--runs 21]
 
 Both run on the same parameters, in turn and in changing order, for the zoo's AlexNet, without and
-with what backward needs; times are of the processor, on one thread. Prints medians and the median of
-the ratios.
+with what backward needs; times are of the processor, on one thread. Prints medians and the median
+of the ratios.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ import torch
 
 import cortado
 from cortado.netdef import Net
+from cortado.netdef.deploy import deploy
 from cortado.proto.files import read_net
 from cortado.tools import pycaffe as caffe
 
-ROOT = Path(cortado.__file__).resolve().parent
+ALEXNET = Path(cortado.__file__).resolve().parent / "model_zoo" / "bvlc_alexnet" / "net.prototxt"
 
 
 def seconds(call: Callable[[], object]) -> float:
@@ -33,19 +34,20 @@ def seconds(call: Callable[[], object]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("net", nargs="?", default=str(ROOT / "model_zoo/bvlc_alexnet/net.prototxt"))
     parser.add_argument("--batch", type=int, default=10)
     parser.add_argument("--runs", type=int, default=21)
     options = parser.parse_args()
     torch.set_num_threads(1)
     for gradients in (False, True):
-        document = read_net(options.net)
-        document.message.force_backward = gradients
-        net = Net(document, "TEST", stages=["deploy"])
+        definition = deploy(
+            read_net(ROOT / "model_zoo/bvlc_alexnet/net.prototxt"),
+            {"data": (options.batch, 3, 227, 227)},
+        )
+        definition.force_backward = gradients
+        net = Net(definition, "TEST")
         facade = caffe.Net.over(net)
-        inputs = {name: torch.rand(options.batch, *shape[1:]) for name, shape in net.inputs.items()}
+        inputs = {name: torch.rand(shape) for name, shape in net.inputs.items()}
         for name, values in inputs.items():
-            facade.blobs[name].reshape(*values.shape)
             facade.blobs[name].data[...] = values.numpy()
 
         def module(net: Net = net, inputs: dict[str, torch.Tensor] = inputs) -> None:

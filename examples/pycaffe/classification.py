@@ -7,10 +7,14 @@ made-up one is shown to it.
 """
 
 import sys
+import tempfile
 from pathlib import Path
 
 import caffe
 import numpy as np
+
+from cortado.netdef.deploy import deploy
+from cortado.proto.files import read_net
 
 ROOT = Path(__file__).resolve().parents[2]
 DEFINITION = ROOT / "model_zoo" / "bvlc_reference_caffenet" / "net.prototxt"
@@ -25,10 +29,18 @@ def made_up_image() -> np.ndarray:
     return np.where(disc, 1.0, np.dstack([x, y, 1 - x])).astype(np.float32)
 
 
+def deploy_file(folder: Path) -> str:
+    """The path of CaffeNet's definition for use, as ``cortado deploy`` prints it."""
+    path = folder / "deploy.prototxt"
+    path.write_text(str(deploy(read_net(DEFINITION), {"data": (1, 3, 227, 227)})))
+    return str(path)
+
+
 def main(weights: str | None = None, image_file: str | None = None) -> None:
     caffe.set_mode_cpu()
     caffe.set_random_seed(0)
-    net = caffe.Net(str(DEFINITION), caffe.TEST, stages=["deploy"], weights=weights)
+    with tempfile.TemporaryDirectory() as folder:
+        net = caffe.Net(deploy_file(Path(folder)), caffe.TEST, weights=weights)
     print("blobs:")
     for name, blob in net.blobs.items():
         print(f"  {name:8} {blob.data.shape}")
