@@ -27,3 +27,10 @@ $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
+
+# Needs a GPU: its tests, then the races.
+.PHONY: gpu
+gpu: $(STAMP)
+	$(BIN)/python -m pytest -m gpu
+	$(BIN)/cortado bench alexnet googlenet resnet50 vgg16 --gpu 0 --phase train --rounds 5 \
+		--batch 128 --precision BF16 --against plain,tuned --json gpu.json
