@@ -16,8 +16,8 @@ from cortado.netdef.torch_names import to_torch_names, to_weights
 from cortado.proto.files import read_net
 
 MODELS = [model for model in index.models().values() if model.torchvision]
-#: For the gradients, which take the most time: one of each family, and the size of its images, which
-#: are smaller where the net can take them so.
+#: For the gradients, which take the most time: one of each family, and the size of its images,
+#: which are smaller where the net can take them so.
 LEARNING = {
     "alexnet": 224, "vgg11_bn": 224, "googlenet": 96, "inception_v3": 299, "resnet18": 96,
     "resnext50_32x4d": 96, "densenet121": 96, "squeezenet1_1": 96, "mobilenet_v2": 96,
