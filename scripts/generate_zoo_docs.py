@@ -1,6 +1,6 @@
 """Write docs/model_zoo.md and the README of every model from the zoo's index.
 
-Run it after an edit of model_zoo/index.toml; a test compares what is there with what it would write.
+Run it after an edit of model_zoo/index.toml; a test compares its pages with what is there.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ TABLE = ROOT / "docs" / "model_zoo.md"
 INTRODUCTION = """\
 # The model zoo
 
-{count} published nets, each a folder in `model_zoo/` with one net file for training, testing and use,
-the recipe it was trained with, and a README. Their sums below are counted on the nets for use, and
+{count} published nets, each a folder in `model_zoo/` with one net file for training, testing and
+use, the recipe it was trained with, and a README. Their sums below are counted on the nets for use, and
 tests hold them against the originals: a net that torchvision has too gives the same outputs, loss
 and gradients with the same weights, and BVLC's agree with what Caffe computed.
 
@@ -38,12 +38,12 @@ names = cortado.zoo.class_names("resnet50")
 
 `zoo:MODEL` stands for the model's first weights, `zoo:MODEL@NAME` for others, wherever a file of
 weights may stand. Downloads come from the publishers' own addresses and are checked against their
-digests; they are kept in `~/.cache/cortado`, or where `CORTADO_HOME` says. A machine without internet
-takes them from a folder with the files: `--mirror file:///media/usb`, or `CORTADO_MIRROR`.
+digests; they are kept in `~/.cache/cortado`, or where `CORTADO_HOME` says. A machine without
+internet takes them from a folder with the files: `--mirror file:///media/usb`, or `CORTADO_MIRROR`.
 
 Weights of torchvision's keep the names of its modules: `layer1.0.conv1` there is `layer1/0/conv1`
-here, and a BatchNorm is a pair of a BatchNorm and a Scale layer. `cortado convert` turns weights from
-one format into another, and with `--verify` proves it layer by layer.
+here, and a BatchNorm is a pair of a BatchNorm and a Scale layer. `cortado convert` turns weights
+from one format into another, and with `--verify` proves it layer by layer.
 
 """
 

@@ -1,4 +1,4 @@
-"""Fine-tuning that shows its worth: a net that knows the digits 0 to 4 learns 5 to 9 from few images.
+"""A net that knows the digits 0 to 4 learns 5 to 9 from few images.
 
 The net first learns the digits 0 to 4. Then it is given a new last layer and tuned to 5 to 9 with
 1, 2, 5, 10 and 20 images of each, once with all layers learning and once with the convolutions
@@ -139,7 +139,7 @@ def plot(results: dict[str, list[float]], path: Path) -> None:
         axes.plot(COUNTS, values, "o-", label=way)
     axes.set(
         xscale="log", xticks=COUNTS, xticklabels=COUNTS, xlabel="images of each digit",
-        ylabel="accuracy on 500 images", title="The digits 5 to 9, learned by a net that knows 0 to 4",
+        ylabel="accuracy on 500 images", title="Learning 5 to 9, knowing 0 to 4",
     )  # fmt: skip
     axes.minorticks_off()
     axes.grid(alpha=0.3)

@@ -132,3 +132,12 @@ def test_the_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     monkeypatch.delenv("CORTADO_HOME")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert zoo.home() == tmp_path / "cortado"
+
+
+def test_pages_are_those_of_the_index() -> None:
+    """What scripts/generate_zoo_docs.py writes is what there is."""
+    import runpy
+
+    script = Path(__file__).parents[2] / "scripts" / "generate_zoo_docs.py"
+    for path, text in runpy.run_path(str(script))["pages"]().items():
+        assert path.read_text("utf-8") == text, f"{path} is old: run {script.name}"
