@@ -104,6 +104,9 @@ class Layer(nn.Module):
     tops: ClassVar[Arity] = exactly(1)
     #: Weight of the first top in the net's loss when the prototxt gives none.
     default_loss_weight: ClassVar[float] = 0.0
+    #: Whether a prototxt may leave out tops that the layer must have (losses): it gets them then,
+    #: but they are no outputs of the net.
+    automatic_tops: ClassVar[bool] = False
     #: Whether a top may carry the name of a bottom.
     allows_in_place: ClassVar[bool] = False
     #: False for layers that cannot be asked for gradients (Accuracy, ArgMax ...): the net gives

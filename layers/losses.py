@@ -35,6 +35,7 @@ class LossLayer(Layer):
 
     bottoms = exactly(2)
     default_loss_weight = 1.0
+    automatic_tops = True
 
 
 def read_normalization(param: caffe_pb2.LossParameter, default: int) -> int:

@@ -103,11 +103,11 @@ def draw(
         builder.order,
         params,
         ties,
-        graph.outputs(wires),
+        graph.outputs(builder.wires),
         {name: tuple(blob.shape) for name, blob in builder.blobs.items()},
         warnings,
     )
-    _finish(plan, wires)
+    _finish(plan, builder.wires)
     return plan
 
 

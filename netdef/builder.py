@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -31,6 +32,8 @@ class Builder:
         self.errors: list[LayerError] = []
         self.blobs: dict[str, Tensor] = {}
         self.order: list[Step | SourceStep] = []
+        #: The wires as built, with automatic tops; one for each of ``order``.
+        self.wires: list[graph.Wire] = []
 
     def add(self, wire: graph.Wire) -> None:
         """Build the wire's layer and note the shapes of its tops; faults are collected."""
@@ -41,6 +44,7 @@ class Builder:
         try:
             cls = find(spec.message.type)
             own.check(cls, spec.message)
+            wire = _with_automatic_tops(wire, cls)
             self._check_arity(cls, wire)
             if wire.in_place and not (issubclass(cls, Layer) and cls.allows_in_place):
                 name = wire.tops[min(wire.in_place)]
@@ -89,6 +93,7 @@ class Builder:
         source = cls.from_message(wire.spec.message, context)
         self._set_tops(wire, [torch.empty(shape, device="meta") for shape in source.shapes])
         self.order.append(SourceStep(wire.spec, source, tuple(wire.tops)))
+        self.wires.append(wire)
 
     def _add_layer(
         self, wire: graph.Wire, cls: type[Layer], context: Context, bottoms: list[Tensor]
@@ -116,6 +121,7 @@ class Builder:
         )
         step.losses = self._loss_weights(step)
         self.order.append(step)
+        self.wires.append(wire)
         layer.requires_grad_(False)  # share_parameters opens those that learn
         self._check_propagate_down(step)
 
@@ -151,6 +157,13 @@ class Builder:
                 f"or not at all, got {len(given)}",
                 "propagate_down",
             )
+
+
+def _with_automatic_tops(wire: graph.Wire, cls: type[Layer] | type[DataSource]) -> graph.Wire:
+    if issubclass(cls, Layer) and cls.automatic_tops:
+        missing = cls.tops.low - len(wire.tops)
+        return replace(wire, automatic=("(automatic)",) * max(0, missing))
+    return wire
 
 
 def _arity_message(layer_type: str, kind: str, count: int, arity: Arity) -> str:

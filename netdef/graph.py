@@ -18,12 +18,14 @@ from .state import LayerSpec
 class Wire:
     """One layer in its place: ``in_place`` holds the indices of tops that reuse a bottom's name.
 
-    ``broken`` says that a bottom is missing, so that the layer's shapes cannot be known.
+    ``broken`` says that a bottom is missing, so that the layer's shapes cannot be known;
+    ``automatic`` are tops that the layer gets although its prototxt does not name them.
     """
 
     spec: LayerSpec
     in_place: frozenset[int] = frozenset()
     broken: bool = False
+    automatic: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -35,7 +37,7 @@ class Wire:
 
     @property
     def tops(self) -> Sequence[str]:
-        return self.spec.message.top
+        return [*self.spec.message.top, *self.automatic]
 
 
 def connect(
@@ -82,7 +84,7 @@ def outputs(wires: Sequence[Wire]) -> list[str]:
     available: set[str] = set()
     for wire in wires:
         available.difference_update(wire.bottoms)
-        available.update(wire.tops)
+        available.update(wire.spec.message.top)
     return sorted(available)
 
 

@@ -340,3 +340,16 @@ def test_faults_of_text_graph_and_layers_are_reported_together(tmp_path: Path) -
     for words in ("num_outputs", "'pol1'", "'Relu'", "MAXIMUM", "30"):
         assert sum(words in fault for fault in found) == 1, words
     assert len(found) == 5
+
+
+def test_a_loss_without_a_top_counts_but_is_no_output() -> None:
+    with_top = net(LENET)
+    without = net(
+        LENET.replace('bottom: "label" top: "loss"', 'bottom: "label"'), share_with=with_top
+    )
+    assert without.outputs == []
+    assert without(**batch()) == {}
+    with_top(**batch())
+    assert torch.equal(without.loss, with_top.loss)
+    found = faults(LENET.replace('bottom: "pool1" top: "ip"', 'bottom: "pool1"'))
+    assert any("InnerProduct must have 1 top, got 0" in fault for fault in found)
