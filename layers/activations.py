@@ -5,6 +5,8 @@ Each takes one bottom of any shape and gives one top of the same shape, also in 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -163,9 +165,23 @@ class Clip(Elementwise):
         return cls(param.min, param.max)
 
     def forward(self, x: Tensor) -> Tensor:
-        # Unlike torch.clamp, whose gradient is 0 at the bounds themselves.
-        inside = (x >= self.low) & (x <= self.high)
-        return torch.where(inside, x, x.detach().clamp(self.low, self.high))
+        y: Tensor = _Clip.apply(x, self.low, self.high)
+        return y
+
+
+class _Clip(torch.autograd.Function):
+    """The gradient passes wherever clipping changes nothing, so at the bounds too."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, low: float, high: float) -> Tensor:
+        y = x.clamp(low, high)
+        ctx.save_for_backward(x, y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, y = ctx.saved_tensors
+        return torch.where(x == y, grads[0], 0), None, None
 
 
 @register("Threshold")

@@ -115,10 +115,10 @@ class SoftmaxWithLoss(LossLayer, ClassifyingLayer):
         divisor = normalizer(self.normalization, outer, inner, counted)
         if self.weighted or self.label_smoothing:
             loss, divisor = self._graded(scores, index.squeeze(1), counted, divisor)
+            loss = loss / divisor
             softmax = scores.detach().softmax(1) if self.with_softmax else scores
         else:
-            loss, softmax = _LogLoss.apply(scores, index, counted)
-        loss = loss / divisor
+            loss, softmax = _LogLoss.apply(scores, index, counted, divisor)
         return (loss, softmax.reshape(x.shape)) if self.with_softmax else loss
 
     def _with_shares(self, x: Tensor, shares: Tensor) -> Tensor | tuple[Tensor, Tensor]:
@@ -159,30 +159,34 @@ class SoftmaxWithLoss(LossLayer, ClassifyingLayer):
 
 
 class _LogLoss(torch.autograd.Function):
-    """The summed loss and the softmax, which is all that backward needs.
+    """The loss over its divisor, and the softmax, which is all that backward needs.
 
     The softmax takes half the time of its logarithm, of which only the labels' is used.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, index: Tensor, counted: Tensor | None
+        ctx: Any, x: Tensor, index: Tensor, counted: Tensor | None, divisor: float | Tensor
     ) -> tuple[Tensor, Tensor]:
         softmax = torch.softmax(widened(x), 1)
         logs = softmax.gather(1, index).clamp_(min=FLOOR).log_()
         if counted is not None:
             logs = torch.where(counted, logs, 0)
-        ctx.save_for_backward(softmax, index, counted)
+        # Negative, so that neither pass needs an operation for the sign.
+        share = -1.0 / divisor
+        on_device = share if isinstance(share, Tensor) else None
+        ctx.save_for_backward(softmax, index, counted, on_device)
+        ctx.share = share if on_device is None else None
         ctx.dtype = x.dtype
         ctx.mark_non_differentiable(softmax)
-        return -logs.sum(), softmax
+        return logs.sum().mul_(share), softmax
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        softmax, index, counted = ctx.saved_tensors
-        weight = grads[0].to(softmax.dtype)
+        softmax, index, counted, share = ctx.saved_tensors
+        towards = grads[0].to(softmax.dtype) * (ctx.share if share is None else share)
         if counted is not None:
-            weight = weight * counted
-        grad = softmax * weight
-        grad.scatter_(1, index, (softmax.gather(1, index) - 1) * weight)
-        return grad.to(ctx.dtype), None, None
+            towards = towards * counted
+        grad = softmax * -towards
+        grad.scatter_add_(1, index, towards.expand(index.shape))
+        return grad.to(ctx.dtype), None, None, None

@@ -129,7 +129,7 @@ def section(cls: type[Any], cases: list[Any]) -> Iterator[str]:
         yield f"**In torch:** {note.removeprefix('Torch: ')}\n"
     for name in own_messages(cls):
         descriptor = caffe_pb2.LayerParameter.DESCRIPTOR.fields_by_name[name].message_type
-        if descriptor.fields:
+        if descriptor is not None and descriptor.fields:
             yield from table(name, descriptor)
     if cases:
         yield example(cases[0])
