@@ -96,8 +96,8 @@ ENTRIES = [
     Entry("Convolution", f"convolution_param {{ num_output: 64 kernel_size: 3 pad: 1 {FILL} }}",
           (PLANES,), lambda layer, x: F.conv2d(x, layer.weight, layer.bias, padding=1)),
     Entry("Deconvolution",
-          f"convolution_param {{ num_output: 32 kernel_size: 4 pad: 1 stride: 2 {FILL} }}", (PLANES,),
-          lambda layer, x: F.conv_transpose2d(x, layer.weight, layer.bias, 2, 1)),
+          f"convolution_param {{ num_output: 32 kernel_size: 4 pad: 1 stride: 2 {FILL} }}",
+          (PLANES,), lambda layer, x: F.conv_transpose2d(x, layer.weight, layer.bias, 2, 1)),
     Entry("InnerProduct", f"inner_product_param {{ num_output: 512 {FILL} }}", (ITEMS,),
           lambda layer, x: F.linear(x, layer.weight, layer.bias)),
     Entry("Embed", f"embed_param {{ num_output: 256 input_dim: 1000 bias_term: false {FILL} }}",
@@ -318,8 +318,8 @@ def report(rounds: int) -> str:
         )
     lines += [
         "",
-        "Recurrent layers, T=50, N=16, D=256, against a net with a layer of ours for each operation",
-        "of each step, as Caffe unrolls it (times faster; goal 5). Both do the same products, which",
+        "Recurrent layers, T=50, N=16, D=256, against a net with a layer for each operation of",
+        "each step, as Caffe unrolls it (times faster; goal 5). Both do the same products, which",
         "take most of the time.",
         "",
         "| layer | times faster | range |",

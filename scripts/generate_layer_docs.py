@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 
 from cortado.layers.base import Layer
 from cortado.layers.registry import find, layer_types
@@ -90,7 +90,7 @@ def kind(field: FieldDescriptor) -> str:
     return names[field.cpp_type]
 
 
-def table(name: str, descriptor: Descriptor) -> Iterator[str]:
+def table(name: str, descriptor: Any) -> Iterator[str]:
     yield f"| `{name}` | kind | default | |"
     yield "|---|---|---|---|"
     for field in descriptor.fields:
