@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,12 +37,13 @@ class Finite(Hook):
 
     def after_backward(self, solver: Solver, iteration: Iteration) -> None:
         gradients = solver.updater.gradients()
-        finite = _sum(iteration.loss, gradients).isfinite()
-        if finite.device.type == "cpu":
-            self._pending = (iteration, finite)
-            self._check(solver)
+        total = _sum(iteration.loss, gradients)
+        if total.device.type == "cpu":
+            if not math.isfinite(total):
+                raise NumericError(self._report(solver, iteration))
             return
         self._check(solver)
+        finite = total.isfinite()
         solver.updater.skip = (~finite).float()
         self._pending = (iteration, finite.to("cpu", non_blocking=True))
         self._copied = torch.cuda.Event()
@@ -57,8 +59,7 @@ class Finite(Hook):
         if self._pending is None:
             return
         (iteration, finite), self._pending = self._pending, None
-        if iteration.loss.device.type != "cpu":
-            self._copied.synchronize()
+        self._copied.synchronize()
         if not bool(finite):
             raise NumericError(self._report(solver, iteration))
 
