@@ -4,7 +4,7 @@
 
 Snapshots: a net with as many parameters as VGG-16 and momentum; "stall" is how long training waits,
 "written" how long the thread took until both files were flushed and entered. Share is the stall at
-a snapshot every 5 minutes. The check: loss and gradients of ResNet-50's 161 parameters.
+a snapshot every 5 minutes. The check of loss and gradients: its share of real training steps.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ import time
 from pathlib import Path
 
 import torch
-from bench_update import Parameter, parameters
 
 from cortado.proto.caffe_pb2 import SolverParameter
 from cortado.proto.text import parse
 from cortado.solvers import Solver, events
-from cortado.solvers.update import Updater, total_norm
+from cortado.solvers.hooks import Hook
+from cortado.solvers.hooks.finite import Finite
+from cortado.solvers.loop import Iteration
+from cortado.tools.benchmarks.nets import NETS
 
 
 def solver(folder: Path, millions: int) -> Solver:
@@ -60,17 +62,42 @@ def snapshots(folder: Path, millions: int, rounds: int) -> None:
     print(f"share of run time at a snapshot every 5 minutes: {stall / 300:.2%}")
 
 
-def check(rounds: int) -> None:
-    updater = Updater(
-        [Parameter(tensor) for tensor in parameters("cpu")],  # type: ignore[misc]
-        SolverParameter(type="SGD", momentum=0.9),
+class Timed(Hook):
+    """Notes the CPU time that another hook takes after each backward pass."""
+
+    def __init__(self, inner: Hook) -> None:
+        self.inner = inner
+        self.times: list[float] = []
+
+    def after_backward(self, solver: Solver, iteration: Iteration) -> None:
+        began = time.thread_time()
+        self.inner.after_backward(solver, iteration)
+        self.times.append(time.thread_time() - began)
+
+
+def check(name: str, rounds: int) -> None:
+    """The share of a training step's CPU time that the check takes, on one thread."""
+    net = NETS[name]
+    text = f"""net_param {{ {net.text()} }} base_lr: 0.001 lr_policy: "fixed" momentum: 0.9
+        snapshot_after_train: false solver_mode: CPU"""
+    shares, checks, steps = [], [], []
+    with Solver(parse(text, SolverParameter), device="cpu") as solver:
+        batch = {key: torch.zeros(shape) for key, shape in solver.net.inputs.items()}
+        batch["data"].normal_()
+        solver.net.next_batch = lambda: batch  # type: ignore[method-assign]
+        timed = Timed(next(hook for hook in solver.hooks if isinstance(hook, Finite)))
+        solver.hooks[solver.hooks.index(timed.inner)] = timed
+        for _ in range(rounds):
+            began = time.thread_time()
+            solver.step(1)
+            steps.append(time.thread_time() - began)
+            checks.append(timed.times[-1])
+            shares.append(checks[-1] / steps[-1])
+    print(
+        f"check for NaN, {name}, batch {net.batch}: {statistics.median(checks) * 1e3:.2f} ms of "
+        f"{statistics.median(steps) * 1e3:.0f} ms, {statistics.median(shares[1:]):.2%} of a step",
+        flush=True,
     )
-    times = []
-    for _ in range(rounds * 3):
-        began = time.perf_counter()
-        bool(total_norm(updater.gradients()).isfinite())
-        times.append(time.perf_counter() - began)
-    print(f"check of 25.6 million gradients: {statistics.median(times) * 1e3:.1f} ms")
 
 
 def main() -> None:
@@ -79,8 +106,12 @@ def main() -> None:
     parser.add_argument("--millions", type=int, default=139)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
-    check(arguments.rounds)
+    threads = torch.get_num_threads()
+    print(f"torch {torch.__version__}, {threads} threads")
+    torch.set_num_threads(1)
+    check("lenet", 10 * arguments.rounds)
+    check("resnet50", arguments.rounds)
+    torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         snapshots(Path(folder), arguments.millions, arguments.rounds)
 

@@ -1,10 +1,11 @@
 """Cost of one update of ResNet-50's 161 parameters against torch's own optimiser of the same rule.
 
-    python scripts/bench_update.py [--device cuda] [--rounds 15] [--rule SGD ...]
+    python scripts/bench_update.py [--device cuda] [--rounds 31] [--rule SGD ...]
 
 Both are timed in turns in one process, so that drift of the machine hits both; the figure is the
-median of the ratios of neighbouring rounds. torch runs fused where it has a fused kernel for the
-rule and the device, otherwise foreach.
+median of the ratios of neighbouring rounds, with its quartiles. On the CPU one thread runs and its
+own time is taken, which other programs disturb less. torch runs fused where it has a fused kernel
+for the rule and the device, otherwise foreach.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ class Parameter:
     learnable: bool = True
 
 
+#: Rounds after which gradients are drawn anew.
+REFRESH = 6
 #: Stages of ResNet-50: blocks, width, output channels.
 STAGES = ((3, 64, 256), (4, 128, 512), (6, 256, 1024), (3, 512, 2048))
 
@@ -86,13 +89,22 @@ def parameters(device: str) -> list[torch.Tensor]:
     return tensors
 
 
+def refresh(tensors: list[torch.Tensor]) -> None:
+    """New gradients: rules may use them as scratch."""
+    for tensor in tensors:
+        assert tensor.grad is not None
+        tensor.grad.normal_(0, 0.01)
+
+
 def seconds(work: Callable[[], object], device: str) -> float:
-    if device != "cpu":
-        torch.cuda.synchronize()
+    if device == "cpu":
+        began = time.thread_time()
+        work()
+        return time.thread_time() - began
+    torch.cuda.synchronize()
     began = time.perf_counter()
     work()
-    if device != "cpu":
-        torch.cuda.synchronize()
+    torch.cuda.synchronize()
     return time.perf_counter() - began
 
 
@@ -100,34 +112,37 @@ def measure(rule: str, device: str, rounds: int, decay: float) -> None:
     fields, kind, arguments = optimisers(decay)[rule]
     solver = SolverParameter(type=rule, base_lr=0.01, weight_decay=decay, **fields)
     mine, others = parameters(device), parameters(device)
-    fresh = [tensor.grad.clone() for tensor in mine]
     ours = Updater([Parameter(tensor) for tensor in mine], solver)  # type: ignore[misc]
     theirs, form = fastest(kind, others, arguments)
     works = [lambda: ours.update(0.01, 5), theirs.step]
     times: list[list[float]] = [[], []]
     for number in range(rounds + 2):
         order = (0, 1) if number % 2 else (1, 0)
-        for tensor, gradient in zip((*mine, *others), fresh * 2, strict=True):
-            tensor.grad.copy_(gradient)  # rules may use gradients as scratch
+        if number % REFRESH == 0:
+            refresh([*mine, *others])
         taken = {which: seconds(works[which], device) for which in order}
         if number >= 2:
             for which in order:
                 times[which].append(taken[which])
-    ratio = statistics.median(a / b for a, b in zip(*times, strict=True))
+    low, ratio, high = statistics.quantiles(
+        (a / b for a, b in zip(*times, strict=True)), n=4, method="inclusive"
+    )
     medians = [statistics.median(each) * 1e3 for each in times]
     print(
         f"{rule:9} {device}  ours {medians[0]:7.2f} ms  torch {form:7} {medians[1]:7.2f} ms  "
-        f"ratio {ratio:.2f}"
+        f"ratio {ratio:.2f} ({low:.2f} to {high:.2f})",
+        flush=True,
     )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=31)
     parser.add_argument("--decay", type=float, default=1e-4)
     parser.add_argument("--rule", nargs="*", default=list(optimisers(0)))
     arguments = parser.parse_args()
+    torch.set_num_threads(1)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, decay {arguments.decay}")
     for rule in arguments.rule:
         measure(rule, arguments.device, arguments.rounds, arguments.decay)

@@ -30,6 +30,7 @@ def capture(solver: Solver) -> dict[str, Any]:
         "override": list(solver.parameters.override),
         "sources": [_positions(net) for net in (solver.net, *solver.test_nets)],
         "generators": _generators(),
+        "scaler": None if solver.scaler is None else solver.scaler.state_dict(),
         "hooks": {hook.name: hook.state_dict() for hook in solver.hooks if hook.name},
     }
 
@@ -50,6 +51,8 @@ def release(solver: Solver, state: dict[str, Any], origin: str) -> None:
             if step.name in positions:
                 step.source.load_state_dict(positions[step.name])
     _set_generators(state["generators"])
+    if solver.scaler is not None and state.get("scaler"):
+        solver.scaler.load_state_dict(state["scaler"])
     for hook in solver.hooks:
         if hook.name in state["hooks"]:
             hook.load_state_dict(state["hooks"][hook.name])

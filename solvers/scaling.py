@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -63,3 +63,10 @@ class LossScaler:
         if self._good % _INTERVAL == 0:
             self.scale *= _GROWTH
         return True
+
+    def state_dict(self) -> dict[str, float]:
+        """Factor and count, for a run that is to continue exactly."""
+        return {"scale": self.scale, "good": self._good}
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        self.scale, self._good = float(state["scale"]), int(state["good"])

@@ -60,6 +60,29 @@ def test_resumed_run_is_the_uninterrupted_one(rule: str, form: str, tmp_path: Pa
     assert shown == expected_losses[4:8]
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("rule", rule_names())
+def test_resumed_on_cuda_with_deterministic_algorithms(
+    rule: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    fields = f'type: "{rule}" {FIELDS[rule]} weight_decay: 0.01 iter_size: 2 clip_gradients: 0.5'
+    (tmp_path / "cut").mkdir()
+    torch.use_deterministic_algorithms(True)
+    try:
+        with Solver(solver_document(tmp_path, fields), device="cuda") as whole:
+            whole.solve()
+            expected = everything(whole)
+        with Solver(solver_document(tmp_path / "cut", fields), device="cuda") as first:
+            first.step(4)
+            first.snapshot()
+        with Solver(solver_document(tmp_path / "cut", fields), device="cuda") as second:
+            second.solve(tmp_path / "cut" / "run_iter_4.solverstate")
+            assert identical(everything(second), expected)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
 def test_names_and_content(tmp_path: Path) -> None:
     seen: list[events.Event] = []
     with small_solver(tmp_path, "snapshot: 4 momentum: 0.9", listeners=[seen.append]) as solver:

@@ -202,7 +202,7 @@ def rates(schedules: Mapping[str, Sequence[float]], path: str | Path) -> None:
         stride = max(1, len(values) // POINTS)
         axes.plot(range(0, len(values), stride), values[::stride], label=name)
     axes.set(title="learning rate", xlabel="iteration")
-    axes.legend()
+    figure.legend(loc="outside lower center", ncols=3)
     save(figure, path)
 
 
