@@ -126,7 +126,7 @@ def confusion(net: Net, args: argparse.Namespace) -> None:
     classes = net.blob_shapes[head.scores][1]
     names = class_names(args.labels, classes)
     found = Confusion.of(classes, samples(net, head, args.iterations))
-    rows = [("class", "images", "precision", "recall", "F1")]
+    rows: list[tuple[str, ...]] = [("class", "images", "precision", "recall", "F1")]
     for name, count, scores in zip(
         names, found.counts.sum(1).tolist(), found.scores(), strict=True
     ):
