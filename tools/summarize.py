@@ -87,6 +87,7 @@ def _spec(spec: ParamSpec) -> str:
 
 def _arguments(layer: LayerParameter) -> str:
     """Size, stride, padding and outputs of a layer that slides over its bottom."""
+    message: Any
     if layer.type in ("Convolution", "Deconvolution"):
         message = layer.convolution_param
         outputs = f" {message.num_output}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ...model_zoo.index import Model
 from ...proto.caffe_pb2 import LayerParameter, NetParameter
@@ -105,7 +106,8 @@ def fitted(model: Model, name: str, data: Data, fine_tune: bool) -> NetParameter
     return net
 
 
-def _outputs(layer: LayerParameter):  # type: ignore[no-untyped-def]  # either layer's own message
+def _outputs(layer: LayerParameter) -> Any:
+    """The message of a layer that says how many outputs it has; None for other layers."""
     if layer.type == "InnerProduct":
         return layer.inner_product_param
     return layer.convolution_param if layer.type == "Convolution" else None

@@ -228,6 +228,20 @@ def range_test(
     save(figure, path)
 
 
+def overlaid(runs: Sequence[Curves], path: str | Path) -> None:
+    """Draw the training losses of ``runs`` over one another, and each of their test scores."""
+    tests = sorted({key for run in runs for key in run.series if key.startswith("test/")})
+    keys = ["loss", *tests]
+    figure, every = _figure(len(keys))
+    for axes, key in zip(every, keys, strict=True):
+        for run in runs:
+            if key in run.series:
+                axes.plot(run.series[key].iterations, run.series[key].values, label=run.name)
+        axes.set(title="training loss" if key == "loss" else key, xlabel="iteration")
+        axes.legend(fontsize=7)
+    save(figure, path)
+
+
 def _figure(columns: int) -> tuple[Figure, Sequence[Axes]]:
     # The figure is built without pyplot, which would look for a display.
     from matplotlib.figure import Figure
