@@ -40,7 +40,7 @@ def main() -> None:
     torch.set_num_threads(1)
     for gradients in (False, True):
         definition = deploy(
-            read_net(ROOT / "model_zoo/bvlc_alexnet/net.prototxt"),
+            read_net(ALEXNET),
             {"data": (options.batch, 3, 227, 227)},
         )
         definition.force_backward = gradients
