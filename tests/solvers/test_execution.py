@@ -54,13 +54,14 @@ def test_training_leads_to_the_same_weights(more: str, tolerance: float) -> None
         torch.testing.assert_close(found[name], value, rtol=tolerance, atol=tolerance, msg=name)
 
 
-def test_threads_are_set() -> None:
-    before = torch.get_num_threads()
-    try:
-        trained("threads: 1")
-        assert torch.get_num_threads() == 1
-    finally:
-        torch.set_num_threads(before)
+def test_threads_are_set_while_training() -> None:
+    before, seen = torch.get_num_threads(), []
+    message = parse(SOLVER + f"threads: {before + 1}", caffe_pb2.SolverParameter)
+    with Solver(message, listeners=[lambda event: seen.append(torch.get_num_threads())]) as solver:
+        seen.clear()
+        solver.step(1)
+    assert set(seen) == {before + 1}
+    assert torch.get_num_threads() == before
 
 
 def test_fp16_needs_hardware() -> None:
