@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support.public_nets import NETS
 
 from cortado.model_zoo import zoo
 from cortado.netdef import Net
 from cortado.proto.caffe_pb2 import NetParameter
 from cortado.proto.text import parse
 from cortado.proto.weights import Weights
+from support.public_nets import NETS
 
 MODELS = (
     "lenet", "cifar10_quick", "cifar10_full", "bvlc_alexnet", "bvlc_reference_caffenet",
