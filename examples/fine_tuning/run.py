@@ -18,7 +18,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from sklearn.datasets import load_digits
 
 from cortado.proto.files import read_solver
 from cortado.solvers import Solver, events, fine_tuning
@@ -45,6 +44,8 @@ def write_database(name: str, images: np.ndarray, labels: np.ndarray) -> None:
 
 def prepare() -> dict[str, int]:
     """All databases; how many images each has."""
+    from sklearn.datasets import load_digits
+
     digits = load_digits()
     order = np.random.default_rng(0).permutation(len(digits.target))
     images, labels = digits.images[order], digits.target[order]

@@ -117,7 +117,7 @@ def test_same_loss_and_gradients(name: str) -> None:
     mean, scale = (torch.tensor(v).double()[:, None, None] for v in (way.mean, way.scale))
     loss = loss_of(twin, (images.flip(1) - mean) * scale, label.long())
     loss.backward()
-    assert float(net.loss) == pytest.approx(float(loss), rel=TOLERANCE)
+    assert net.loss.item() == pytest.approx(loss.item(), rel=TOLERANCE)
     for step in net.steps:  # so that the converter of weights brings gradients to torch's names
         for blob in step.layer.blobs:
             tensor = getattr(step.layer, blob.name)

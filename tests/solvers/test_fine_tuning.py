@@ -72,7 +72,7 @@ def test_frozen_layers_neither_learn_nor_take_part_in_the_backward_pass(tmp_path
 
 
 def test_frozen_normalisation_keeps_its_statistics(tmp_path: Path) -> None:
-    net = """net_param {
+    net = """net_param: {
       layer { name: "in" type: "DummyData" top: "data" top: "label"
         dummy_data_param { shape { dim: 4 dim: 6 } shape { dim: 4 dim: 6 }
           data_filler { type: "gaussian" } data_filler { type: "gaussian" } } }
