@@ -14,6 +14,7 @@ from ..proto.errors import LayerError
 from .arguments import arguments
 from .base import TRAIN, Context, Layer, Shape, between
 from .fillers import Filler, constant, named
+from .linear import linear
 from .registry import register
 
 
@@ -105,7 +106,7 @@ class MultiHeadAttention(Layer):
             query, key, value, attn_mask=allowed, dropout_p=self.dropout_ratio, is_causal=causal
         )
         y = y.transpose(1, 2).flatten(2)
-        return F.linear(y, self.out_proj_weight, self.out_proj_bias if self.bias_term else None)
+        return linear(y, self.out_proj_weight, self.out_proj_bias if self.bias_term else None)
 
     def _check(self, sequences: Sequence[Tensor]) -> None:
         batch = sequences[0].shape[0]
@@ -123,12 +124,12 @@ class MultiHeadAttention(Layer):
         """Queries, keys and values, each ``(N, heads, items, D / heads)``."""
         bias = self.in_proj_bias if self.bias_term else None
         if len(sequences) == 1:
-            parts = F.linear(sequences[0], self.in_proj_weight, bias).chunk(3, -1)
+            parts = linear(sequences[0], self.in_proj_weight, bias).chunk(3, -1)
         else:
             weights = self.in_proj_weight.chunk(3)
             biases = (None, None, None) if bias is None else bias.chunk(3)
             inputs = (*sequences, sequences[-1])[:3]
-            parts = tuple(F.linear(*each) for each in zip(inputs, weights, biases, strict=True))
+            parts = tuple(linear(*each) for each in zip(inputs, weights, biases, strict=True))
         return [part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in parts]
 
     def _allowed(self, mask: Tensor, key: Tensor) -> Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..proto import caffe_pb2
@@ -13,6 +12,7 @@ from ..proto.errors import LayerError
 from . import fillers
 from .base import Context, Layer, Shape, canonical_axis
 from .fillers import Filler
+from .linear import linear
 from .registry import register
 
 
@@ -79,7 +79,7 @@ class InnerProduct(Layer):
                 f"built; got shape {tuple(x.shape)}"
             )
         weight = self.weight.t() if self.transpose else self.weight
-        return F.linear(x.flatten(self.axis), weight, self.bias if self.bias_term else None)
+        return linear(x.flatten(self.axis), weight, self.bias if self.bias_term else None)
 
     def macs(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
         return prod(bottoms[0][: self.axis]) * self.weight.numel()

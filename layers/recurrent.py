@@ -19,6 +19,7 @@ from ..proto.errors import LayerError
 from . import fillers
 from .base import Arity, Context, Layer, Shape, between
 from .fillers import Filler
+from .linear import linear
 
 
 class Recurrent(Layer):
@@ -106,7 +107,7 @@ class Recurrent(Layer):
                 "bottom.1",
             )
         batch = x.shape[1]
-        projected = torch.nn.functional.linear(x.flatten(2), self.weight_x, self.bias)
+        projected = linear(x.flatten(2), self.weight_x, self.bias)
         exposed = others
         if self.static_inputs:
             static, *rest = others

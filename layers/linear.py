@@ -1,0 +1,17 @@
+"""The product with a weight matrix that several layers share."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``x`` times ``weight`` transposed, plus ``bias``, over the last axis.
+
+    On the meta device the bias is added apart: torch finds the shape of the joint operation through
+    its compiler, whose import would cost every command that builds a net two seconds.
+    """
+    if x.is_meta and bias is not None:
+        return F.linear(x, weight) + bias
+    return F.linear(x, weight, bias)
