@@ -326,7 +326,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=available_cores())
     parser.add_argument("--batches", type=int, default=12)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--net", default="model_zoo/alexnet/net.prototxt", help="alexnet: the net")
+    parser.add_argument(
+        "--net", default="model_zoo/bvlc_alexnet/net.prototxt", help="alexnet: the net"
+    )
     args = parser.parse_args()
     torch.set_num_threads(1)
     for name in args.what:

@@ -18,8 +18,8 @@ INTRODUCTION = """\
 
 {count} published nets, each a folder in `model_zoo/` with one net file for training, testing and
 use, the recipe it was trained with, and a README. Their sums below are counted on the nets for use,
-and tests hold them against the originals: a net that torchvision has too gives the same outputs, loss
-and gradients with the same weights, and BVLC's agree with what Caffe computed.
+and tests hold them against the originals: a net that torchvision has too gives the same outputs,
+loss and gradients with the same weights, and BVLC's agree with what Caffe computed.
 
 ```sh
 cortado zoo list                        # this table

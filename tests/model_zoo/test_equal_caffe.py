@@ -1,4 +1,4 @@
-"""BVLC's models compute what the nets do whose values Caffe recorded (see netdef/test_whole_nets)."""
+"""BVLC's models compute what the nets do whose values Caffe recorded (netdef/test_whole_nets)."""
 
 from __future__ import annotations
 

@@ -72,16 +72,16 @@ def test_frozen_layers_neither_learn_nor_take_part_in_the_backward_pass(tmp_path
 
 
 def test_frozen_normalisation_keeps_its_statistics(tmp_path: Path) -> None:
-    net = """net_param: {
+    net = """
       layer { name: "in" type: "DummyData" top: "data" top: "label"
         dummy_data_param { shape { dim: 4 dim: 6 } shape { dim: 4 dim: 6 }
           data_filler { type: "gaussian" } data_filler { type: "gaussian" } } }
       layer { name: "norm" type: "BatchNorm" bottom: "data" top: "n" }
       layer { name: "ip" type: "InnerProduct" bottom: "n" top: "o"
         inner_product_param { num_output: 6 weight_filler { type: "xavier" } } }
-      layer { name: "loss" type: "EuclideanLoss" bottom: "o" bottom: "label" top: "loss" } }"""
-    document = fine_tuning.frozen(solver_document(tmp_path, net), ["norm"])
+      layer { name: "loss" type: "EuclideanLoss" bottom: "o" bottom: "label" top: "loss" }"""
+    document = fine_tuning.frozen(solver_document(tmp_path, "", net), ["norm"])
     with Solver(document, device="cpu") as solver:
         solver.step(2)
         assert float(solver.net.layer("norm").layer.scale_factor) == 0
-    assert not solver_document(tmp_path, net).message.param_rule
+    assert not solver_document(tmp_path, "", net).message.param_rule
