@@ -116,7 +116,7 @@ def main() -> None:
     parts = [
         "# The command line",
         INTRODUCTION,
-        "This page is written by `scripts/command_line_docs.py` from runs on scikit-learn's digits.",
+        "This page is written by `scripts/command_line_docs.py` from real runs.",
         "## Commands",
         "\n".join(f"- `{name}`: {help_line(module)}" for name, module in subcommands().items()),
         "## Transcripts",
