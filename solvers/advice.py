@@ -19,9 +19,9 @@ def coverage(document: SolverDocument, index: int, plan: Blueprint) -> Iterator[
         if not records or not source.tops or not source.top_shapes[0]:
             continue
         seen = batches * source.top_shapes[0][0]
-        if seen == records:
-            continue
         needed = -(-records // source.top_shapes[0][0])
+        if batches == needed:
+            continue
         which = "some of them twice" if seen > records else "not all of them"
         yield Fault(
             f"test_iter {batches} x batch {source.top_shapes[0][0]} = {seen:,} images, but layer "

@@ -270,3 +270,33 @@ def test_no_terminal_no_live_display(folder):
     assert "\x1b" not in done.stderr
     assert "img/s" not in done.stderr
     assert done.stdout == ""
+
+
+def test_the_live_display_shows_epochs_and_test_results(folder):
+    """Driven with real data, so that an epoch has an end."""
+    import cv2
+    import numpy as np
+
+    lines = []
+    for index in range(8):
+        cv2.imwrite(f"{index}.png", np.full((8, 8, 3), 20 * index, np.uint8))
+        lines.append(f"{index}.png {index % 3}\n")
+    (folder / "list.txt").write_text("".join(lines))
+    assert cli.main(["convert_imageset", "./", "list.txt", "db"]) == 0
+    net = (folder / "net.prototxt").read_text()
+    start = net.index('layer {\n  name: "conv"')
+    data = 'layer { name: "data" type: "Data" top: "data" top: "label"\n'
+    data += 'data_param { source: "db" batch_size: 4 backend: LMDB } }\n'
+    (folder / "net.prototxt").write_text(data + net[start:])
+    solver = (folder / "solver.prototxt").read_text()
+    for field, value in (
+        ("max_iter", 300), ("test_interval", 100), ("snapshot", 0), ("base_lr", 0.0001),
+    ):  # fmt: skip
+        solver = re.sub(rf"^{field}: .*$", f"{field}: {value}", solver, flags=re.MULTILINE)
+    (folder / "solver.prototxt").write_text(solver)
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", in_terminal("train", "--solver=solver.prototxt"))
+    for part in ("test at ", "now", "before", "#0", "accuracy", "img/s", "lr 0.0001", "/300"):
+        assert part in shown, part
+    assert re.search(r"epoch \d+\.\d", shown)
+    quiet = in_terminal("train", "--solver=solver.prototxt", "--quiet")
+    assert quiet == ""

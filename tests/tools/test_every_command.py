@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+import cortado
 from cortado.tools import cli
 
 NET = """
@@ -107,6 +109,11 @@ def workplace(tmp_path_factory):
 def test_no_command_is_forgotten():
     assert set(LINES) | set(ELSEWHERE) == set(cli.subcommands())
     assert not set(LINES) & set(ELSEWHERE)
+
+
+def test_the_documentation_names_every_command():
+    text = (Path(cortado.__file__).parent / "docs" / "command_line.md").read_text()
+    assert [name for name in cli.subcommands() if f"- `{name}`: " not in text] == []
 
 
 @pytest.mark.parametrize("name", sorted(LINES.keys() - MADE.keys()))
