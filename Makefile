@@ -32,5 +32,5 @@ $(STAMP): pyproject.toml
 .PHONY: gpu
 gpu: $(STAMP)
 	$(BIN)/python -m pytest -m gpu
-	$(BIN)/cortado bench alexnet googlenet resnet50 vgg16 --gpu 0 --phase train --rounds 5 \
+	$(BIN)/cortado bench bvlc_alexnet bvlc_googlenet resnet50_caffe vgg16 --gpu 0 --phase train --rounds 5 \
 		--batch 128 --precision BF16 --against plain,tuned --json gpu.json

@@ -18,12 +18,12 @@ from pathlib import Path
 import torch
 
 from cortado.proto.caffe_pb2 import SolverParameter
-from cortado.proto.text import parse
+from cortado.proto.text import parse, to_text
 from cortado.solvers import Solver, events
 from cortado.solvers.hooks import Hook
 from cortado.solvers.hooks.finite import Finite
 from cortado.solvers.loop import Iteration
-from cortado.tools.benchmarks.nets import NETS
+from cortado.tools.benchmarks.nets import definition
 
 
 def solver(folder: Path, millions: int) -> Solver:
@@ -77,8 +77,8 @@ class Timed(Hook):
 
 def check(name: str, rounds: int) -> None:
     """The share of a training step's CPU time that the check takes, on one thread."""
-    net = NETS[name]
-    text = f"""net_param {{ {net.text()} }} base_lr: 0.001 lr_policy: "fixed" momentum: 0.9
+    net = definition(name)
+    text = f"""net_param {{ {to_text(net)} }} base_lr: 0.001 lr_policy: "fixed" momentum: 0.9
         snapshot_after_train: false solver_mode: CPU"""
     shares, checks, steps = [], [], []
     with Solver(parse(text, SolverParameter), device="cpu") as solver:
@@ -94,7 +94,8 @@ def check(name: str, rounds: int) -> None:
             checks.append(timed.times[-1])
             shares.append(checks[-1] / steps[-1])
     print(
-        f"check for NaN, {name}, batch {net.batch}: {statistics.median(checks) * 1e3:.2f} ms of "
+        f"check for NaN, {name}, batch {len(batch['label'])}: "
+        f"{statistics.median(checks) * 1e3:.2f} ms of "
         f"{statistics.median(steps) * 1e3:.0f} ms, {statistics.median(shares[1:]):.2%} of a step",
         flush=True,
     )

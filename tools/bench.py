@@ -2,11 +2,10 @@
 
 All run in one session, in turns, each in a process of its own, with the same weights; a ratio above
 1 says that Cortado is faster. Plain: eager, default layout, float32. Tuned: channels-last, the same
-precision, fused optimiser. A net is a name (lenet, cifar10_quick, alexnet, googlenet, resnet50,
-vgg16) or a prototxt.
+precision, fused optimiser. A net is a model of the zoo or a prototxt; by default six classic ones.
 
 example:
-  cortado bench lenet alexnet --json bench.json
+  cortado bench lenet bvlc_alexnet --json bench.json
 """
 
 from __future__ import annotations
@@ -56,18 +55,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..model_zoo import index
     from .benchmarks import probe
     from .benchmarks.contenders import Course
-    from .benchmarks.nets import NETS
+    from .benchmarks.nets import BATCHES
 
     where = device.first(args.gpu)
     settings = settings_of(args)
     limit = probe.ceiling(where, args.precision, args.clock)
     print(f"{_machine(where)}; ceiling {limit:,.0f} GFLOP/s at {args.precision}")
     found = []
-    for name in args.nets or list(NETS):
-        if name not in NETS and not Path(name).is_file():
-            raise ConfigError(f"bench: {name!r} is neither a file nor one of {', '.join(NETS)}")
+    for name in args.nets or list(BATCHES):
+        if not Path(name).is_file():
+            index.find(name)  # refuses a name that the zoo does not have
         for phase in ("train", "test") if args.phase == "both" else (args.phase,):
             course = Course(name, args.batch, phase == "train", where, args.precision, settings)
             found.append(_one(course, args, limit))

@@ -9,38 +9,50 @@ import pytest
 import torch
 
 from cortado.netdef import Net
+from cortado.netdef.blueprint import draw
 from cortado.proto import caffe_pb2
 from cortado.proto.errors import ConfigError
 from cortado.proto.text import parse
 from cortado.tools.benchmarks import twin
-from cortado.tools.benchmarks.nets import NETS, Writer
+from cortado.tools.benchmarks.nets import BATCHES, definition
 from cortado.tools.benchmarks.race import Result, ratio
 from cortado.tools.cli import main
 
-
-def everything() -> str:
-    """A small net with every kind of layer of the named nets."""
-    net = Writer(2, 3, 16)
-    net.conv("a", 8, 3, "pad: 1 group: 1 bias_term: false")
-    net.layer("BatchNorm", "bn", top="a")
-    net.layer("Scale", "scale", "scale_param { bias_term: true filler { value: 2 } }", top="a")
-    net.relu()
-    left = net.norm("norm")
-    right = net.conv("b", 8, 3, "pad: 1 group: 2")
-    net.layer("Eltwise", "sum", "", left, right)
-    net.layer("Concat", "cat", "", "sum", "norm")
-    net.pool("max", "MAX", 3, 2)
-    net.pool("ave", "AVE", 3, 2, "pad: 1")
-    net.ip("fc", 5)
-    net.loss("loss", 0.3)
-    return net.text
+EVERYTHING = """
+layer { name: "in" type: "Input" top: "data" top: "label"
+  input_param { shape { dim: 2 dim: 3 dim: 16 dim: 16 } shape { dim: 2 } } }
+layer { name: "a" type: "Convolution" bottom: "data" top: "a" convolution_param {
+  num_output: 8 kernel_size: 3 pad: 1 bias_term: false weight_filler { type: "msra" } } }
+layer { name: "bn" type: "BatchNorm" bottom: "a" top: "a" }
+layer { name: "scale" type: "Scale" bottom: "a" top: "a"
+  scale_param { bias_term: true filler { value: 2 } } }
+layer { name: "relu" type: "ReLU" bottom: "a" top: "a" }
+layer { name: "norm" type: "LRN" bottom: "a" top: "norm" lrn_param { local_size: 5 } }
+layer { name: "b" type: "Convolution" bottom: "norm" top: "b" convolution_param {
+  num_output: 8 kernel_size: 3 pad: 1 group: 2 weight_filler { type: "msra" } } }
+layer { name: "sum" type: "Eltwise" bottom: "norm" bottom: "b" top: "sum" }
+layer { name: "cat" type: "Concat" bottom: "sum" bottom: "norm" top: "cat" }
+layer { name: "max" type: "Pooling" bottom: "cat" top: "max"
+  pooling_param { pool: MAX kernel_size: 3 stride: 2 } }
+layer { name: "ave" type: "Pooling" bottom: "max" top: "ave"
+  pooling_param { pool: AVE kernel_size: 3 stride: 2 pad: 1 } }
+layer { name: "fc" type: "InnerProduct" bottom: "ave" top: "fc"
+  inner_product_param { num_output: 5 weight_filler { type: "msra" } } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "fc" bottom: "label" top: "loss"
+  loss_weight: 0.3 }
+"""
+ODD = """
+layer { name: "in" type: "Input" top: "data"
+  input_param { shape { dim: 1 dim: 1 dim: 8 dim: 8 } } }
+layer { name: "odd" type: "Power" bottom: "data" top: "odd" power_param { power: 2 } }
+"""
 
 
 @pytest.mark.parametrize("name", ["lenet", "cifar10_quick", "everything"])
 def test_twin_has_the_same_loss_and_gradients(name: str) -> None:
-    text = everything() if name == "everything" else NETS[name].text(2)
     torch.manual_seed(2)
-    net = Net(parse(text, caffe_pb2.NetParameter).message)
+    everything = parse(EVERYTHING, caffe_pb2.NetParameter).message
+    net = Net(everything if name == "everything" else definition(name, 2))
     data, label = torch.randn(net.inputs["data"]), torch.zeros(net.inputs["label"])
     other = twin.build(net)
     _, loss = net.run({"data": data, "label": label})
@@ -54,10 +66,16 @@ def test_twin_has_the_same_loss_and_gradients(name: str) -> None:
 
 
 def test_unknown_layer_is_refused_by_name() -> None:
-    net = Writer(1, 1, 8)
-    net.layer("Power", "odd", "power_param { power: 2 }")
     with pytest.raises(ConfigError, match=r"layer 'odd'.*Power"):
-        twin.build(Net(parse(net.text, caffe_pb2.NetParameter).message))
+        twin.build(Net(parse(ODD, caffe_pb2.NetParameter).message))
+
+
+@pytest.mark.parametrize("name", list(BATCHES))
+def test_default_nets_have_only_layers_that_the_twin_knows(name: str) -> None:
+    for phase in ("TRAIN", "TEST"):
+        plan = draw(definition(name), phase)
+        assert all(step.type in twin.known() for step in plan.steps)
+        assert plan.blob_shapes["data"][0] == BATCHES[name]
 
 
 def test_ratio_is_that_of_neighbouring_turns() -> None:

@@ -18,7 +18,12 @@ DEPLOY = {
     "cifar10/cifar10_quick.prototxt": "cifar10/cifar10_quick_train_test.prototxt",
     "cifar10/cifar10_full.prototxt": "cifar10/cifar10_full_train_test.prototxt",
 }
-SHAPES = {"digits": (1, 8, 8), "fine_tuning": (1, 8, 8), "mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
+SHAPES = {
+    "digits": (1, 8, 8),
+    "fine_tuning": (1, 8, 8),
+    "mnist": (1, 28, 28),
+    "cifar10": (3, 32, 32),
+}
 
 
 def with_inputs(path: Path, shape: tuple[int, int, int]):

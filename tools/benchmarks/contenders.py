@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,10 +18,9 @@ from ...netdef.execution import Execution, prepared_process
 from ...proto import caffe_pb2
 from ...proto.files import read_net
 from ...proto.positions import Document
-from ...proto.text import parse
 from ...solvers import Solver, loop
 from . import twin
-from .nets import NETS
+from .nets import definition
 
 RATE, MOMENTUM, DECAY = 1e-4, 0.9, 5e-4
 DTYPES = {"BF16": torch.bfloat16, "FP16": torch.float16}
@@ -38,10 +38,9 @@ class Course:
     settings: tuple[tuple[str, Any], ...] = ()
 
     def document(self) -> Document[caffe_pb2.NetParameter]:
-        if self.net in NETS:
-            text = NETS[self.net].text(self.batch)
-            return parse(text, caffe_pb2.NetParameter, self.net)
-        return read_net(self.net)
+        if Path(self.net).is_file():
+            return read_net(self.net)
+        return Document(definition(self.net, self.batch))
 
     @property
     def phase(self) -> str:

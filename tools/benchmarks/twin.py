@@ -35,6 +35,11 @@ def translator(*types: str) -> Callable[[Translator], Translator]:
     return add
 
 
+def known() -> set[str]:
+    """The types of layers that can be in a net that is to have a twin."""
+    return {*_TRANSLATORS, *_LEFT_OUT, "Split", "Scale"}
+
+
 class _Loss(nn.Module):
     """nn.CrossEntropyLoss times the weight in the net's loss."""
 
