@@ -18,7 +18,7 @@ from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescript
 from google.protobuf.message import Message
 
 from . import blocks, own
-from .errors import Source, nearest
+from .errors import ConfigError, Source, nearest
 from .positions import Document, Node
 from .syntax import Problem, read, refuse
 from .tree import Block, Field, Scalar, Value, integer
@@ -68,9 +68,17 @@ def parse(
 def to_text(message: Message) -> str:
     """``message`` as prototxt, one field a line, in the order of the field numbers.
 
-    Blocks of layer types that the schema does not know come last in their layer.
+    Blocks of layer types that the schema does not know come last in their layer, as they are
+    written by hand; where that would not read as the same message, as the schema's own field.
     """
-    return text_format.MessageToString(message, message_formatter=own.print_layer)
+    plain = text_format.MessageToString(message)
+    if "own_param {" not in plain:
+        return plain
+    text = text_format.MessageToString(message, message_formatter=own.print_layer)
+    try:
+        return text if parse(text, type(message)).message == message else plain
+    except ConfigError:
+        return plain
 
 
 def build(tree: Block, message_class: type[M], source: Source) -> tuple[Document[M], list[Problem]]:

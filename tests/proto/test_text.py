@@ -8,7 +8,7 @@ import pytest
 from google.protobuf import text_format
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cortado.proto import caffe_pb2, files
@@ -76,6 +76,8 @@ def messages(draw: st.DrawFn) -> Message:
 
 @settings(max_examples=150, deadline=None)
 @given(messages(), st.sampled_from(STYLES))
+@example(caffe_pb2.LayerParameter(own_param=[caffe_pb2.OwnParameter()]), {})
+@example(caffe_pb2.LayerParameter(own_param=[caffe_pb2.OwnParameter(name="relu_param")]), {})
 def test_reads_whatever_protobuf_prints(message: Message, style: dict[str, bool]) -> None:
     text = text_format.MessageToString(message, **style)
     assert parse(text, type(message)).message == message
