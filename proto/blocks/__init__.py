@@ -6,7 +6,8 @@ short form and gives the tree of plain fields. docs/blocks.md has the grammar an
 
 from __future__ import annotations
 
-from .expander import KEYWORDS, expand
+from .definitions import Definition
+from .expander import KEYWORDS, definitions, expand
 from .settings import Settings, parse_settings
 
-__all__ = ["KEYWORDS", "Settings", "expand", "parse_settings"]
+__all__ = ["KEYWORDS", "Definition", "Settings", "definitions", "expand", "parse_settings"]

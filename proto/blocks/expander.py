@@ -40,35 +40,37 @@ def expand(
     from besides the library, ``settings`` values for the file's variables, which the file marks as
     known. Raises ConfigError.
     """
-    expanded = ExpandedSource(source.name, source.text)
-    expander = _Expander(expanded, keywords, Includes(source.name, folder), settings or Settings())
-    try:
-        expander.file(tree, expanded.add(source))
-    except ExpansionError as error:
-        problem = Problem(max(error.offset, 0), error.message, error.related)
-        raise ConfigError(problem.fault(expanded)) from None
+    expander = _Expander(source, keywords, folder, settings or Settings())
+    expander.walk(tree, source)
     root = Block(0)
     root.fields = expander.out
-    return root, expanded
+    return root, expander.source
+
+
+def definitions(tree: Root, source: Source, folder: Path | None = None) -> dict[str, Definition]:
+    """The blocks that ``tree`` and the files it includes define, by name. Raises ConfigError."""
+    expander = _Expander(source, KEYWORDS, folder, Settings())
+    expander.walk(tree, source)
+    return {name: definition for name, (definition, _) in expander.blocks.items()}
 
 
 class _Expander:
-    """One walk over the files; ``out`` collects the plain fields."""
+    """One walk over the files; ``out`` collects the plain fields, ``blocks`` the definitions."""
 
     def __init__(
         self,
-        source: ExpandedSource,
+        source: Source,
         keywords: frozenset[str],
-        includes: Includes,
+        folder: Path | None,
         settings: Settings,
     ) -> None:
         self.out: list[Field] = []
-        self._source = source
+        self.source = ExpandedSource(source.name, source.text)
         self._keywords = keywords
-        self._includes = includes
+        self._includes = Includes(source.name, folder)
         self._settings = settings
         self._copier = Copier()
-        self._blocks: dict[str, tuple[Definition, int]] = {}
+        self.blocks: dict[str, tuple[Definition, int]] = {}
         self._names = Names()
         self._globals = Variables({}, self._names)
         self._given: dict[str, int] = {}  # where each of the file's variables stands
@@ -76,6 +78,14 @@ class _Expander:
         self._rules: list[Field] = []  # include and exclude rules of the uses around
         self._layers = 0
         self._steps = 0
+
+    def walk(self, tree: Block, source: Source) -> None:
+        """The main file; ConfigError for what cannot be expanded."""
+        try:
+            self.file(tree, self.source.add(source))
+        except ExpansionError as error:
+            problem = Problem(max(error.offset, 0), error.message, error.related)
+            raise ConfigError(problem.fault(self.source)) from None
 
     def file(self, tree: Block, frame: Frame) -> None:
         """The fields of a whole file."""
@@ -97,10 +107,10 @@ class _Expander:
                 )
             definition = define(value, frame.source, frame.base)
             offset = frame.base + value.offset
-            if definition.name in self._blocks:
-                first = (("it is first defined here", self._blocks[definition.name][1]),)
+            if definition.name in self.blocks:
+                first = (("it is first defined here", self.blocks[definition.name][1]),)
                 raise ExpansionError(f"block {definition.name!r} is defined twice", offset, first)
-            self._blocks[definition.name] = (definition, offset)
+            self.blocks[definition.name] = (definition, offset)
 
     def _set(self, part: Field, base: int) -> None:
         """The file's own variables, which settings may override."""
@@ -133,7 +143,7 @@ class _Expander:
                 opened = self._includes.open(name)
             if opened is not None:
                 source, tree = opened
-                self.file(tree, self._source.add(source, offset))
+                self.file(tree, self.source.add(source, offset))
                 self._includes.close()
 
     def _body(self, fields: list[Field], base: int, variables: Variables, names: Names) -> None:
@@ -176,10 +186,10 @@ class _Expander:
         if len(set(lengths.values())) > 1:
             found = ", ".join(f"{name} has {length}" for name, length in lengths.items())
             raise ExpansionError(f"lists walked together must be equally long: {found}", offset)
-        source = self._source.frame(base).source
+        source = self.source.frame(base).source
         for turn in range(next(iter(lengths.values()))):
             self._step(offset)
-            frame = self._source.add(source, offset, TURN)
+            frame = self.source.add(source, offset, TURN)
             inner = Variables(variables, names)
             values: dict[str, Variable] = {}
             frame.values = values
@@ -222,15 +232,15 @@ class _Expander:
         copied = (self._copier.field(inner, base, variables) for inner in fields)
         copies = [copy for copy in copied if copy is not None]
         type_name = single(copies, "type")
-        if type_name in self._blocks:
-            definition = self._blocks[type_name][0]
+        if type_name in self.blocks:
+            definition = self.blocks[type_name][0]
             title = f"{type_name} {single(copies, 'name')}".strip()
-            frame = self._source.add(definition.source, offset, title)
+            frame = self.source.add(definition.source, offset, title)
             use = Use(definition, frame, copies, headers, base, offset, self._copier)
             self._use(use, variables, names)
             return
         if headers:
-            hint = nearest(type_name, self._blocks)
+            hint = nearest(type_name, self.blocks)
             raise ExpansionError(
                 f"there is no block {type_name!r}, and only blocks take 'with'{hint}", offset
             )

@@ -26,8 +26,9 @@ from .mode import (
     solver_rank,
 )
 from .net import Net
-from .net_spec import NetSpec, layers, params, to_proto
+from .net_spec import BlockSpec, NetSpec, layers, params, to_proto
 from .parallel import NCCL, has_nccl
+from .short_form import Verbatim, required
 from .solver import (
     AdaDeltaSolver,
     AdaGradSolver,
@@ -49,6 +50,7 @@ __all__ = [
     "AdaDeltaSolver",
     "AdaGradSolver",
     "AdamSolver",
+    "BlockSpec",
     "Classifier",
     "Detector",
     "Layer",
@@ -58,6 +60,7 @@ __all__ = [
     "RMSPropSolver",
     "SGDSolver",
     "Timer",
+    "Verbatim",
     "classifier",
     "coord_map",
     "detector",
@@ -72,6 +75,7 @@ __all__ = [
     "net_spec",
     "params",
     "proto",
+    "required",
     "set_device",
     "set_mode_cpu",
     "set_mode_gpu",

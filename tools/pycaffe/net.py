@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +16,7 @@ from ...layers.python import Python
 from ...netdef import Net as NetModule
 from ...netdef import weights as weights_files
 from ...netdef.steps import SourceStep
+from ...proto.files import read_net
 from ...proto.weights import write_weights, write_weights_hdf5
 from . import mode, modules
 from .batches import Batches
@@ -30,9 +31,9 @@ class Net(Batches):
     """A net from a prototxt file.
 
     ``Net(network_file, phase, level=0, stages=None, weights=None)``, or in the older form
-    ``Net(network_file, weights, phase)``. It runs where :func:`set_mode_cpu` and
-    :func:`set_mode_gpu` say. RuntimeError for files that cannot be opened and nets that Caffe would
-    refuse.
+    ``Net(network_file, weights, phase)``; ``variables`` are values for those of the file. It runs
+    where :func:`set_mode_cpu` and :func:`set_mode_gpu` say. RuntimeError for files that cannot be
+    opened and nets that Caffe would refuse.
     """
 
     def __init__(
@@ -42,13 +43,17 @@ class Net(Batches):
         level: int = 0,
         stages: Sequence[str] | None = None,
         weights: str | os.PathLike[str] | None = None,
+        variables: Mapping[str, object] | None = None,
     ) -> None:
         if isinstance(phase, str | os.PathLike):
             weights, phase, level = phase, level, 0
         modules.offer_caffe()
         path = check_file(network_file)
         with caffe_errors():
-            module = NetModule(path, phase, level=level, stages=stages or (), device=mode.device())
+            source = read_net(path, variables)
+            module = NetModule(
+                source, phase, level=level, stages=stages or (), device=mode.device()
+            )
         for step in module.sources:
             step.source.seed(mode.derived_seed())
         self._stand_on(module, follows_mode=True)

@@ -2,161 +2,69 @@
 
 ``L`` (:data:`layers`) makes layers of any type, ``P`` (:data:`params`) has the constants of their
 messages. A :class:`NetSpec` gives names to tops; without one, tops are numbered by layer type.
+``L.Block("residual", bottom, num_output=20)`` uses a block of the short form (docs/blocks.md) that
+the NetSpec includes, or that a :class:`BlockSpec` defines.
 """
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Mapping
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from google.protobuf.message import Message
-
 from ...proto import caffe_pb2
+from ...proto.text import to_text
+from .errors import caffe_errors
+from .functions import (
+    Block,
+    Bottom,
+    Function,
+    Names,
+    Top,
+    assign_proto,
+    expanded,
+    param_name_dict,
+    to_proto,
+    write,
+)
+from .short_form import Header, written_fields
 
-#: What names tops and functions have, by object.
-Names = dict[Any, str]
-
-
-def param_name_dict() -> dict[str, str]:
-    """For each message type, without its ``Parameter``, the field of a layer that holds it, without
-    its ``_param``: ``{"Convolution": "convolution", ...}``."""
-    fields = caffe_pb2.LayerParameter.DESCRIPTOR.fields
-    return {
-        field.message_type.name.removesuffix("Parameter"): field.name.removesuffix("_param")
-        for field in fields
-        if field.name.endswith("_param") and field.message_type is not None
-    }
-
-
-_PARAM_NAMES = param_name_dict()
-
-
-def assign_proto(proto: Message, name: str, val: Any) -> None:
-    """Set field ``name`` of ``proto`` from Python values.
-
-    A dict fills a message, a list a repeated field; a single value for a repeated field becomes its
-    only one. AttributeError if there is no such field.
-    """
-    field = proto.DESCRIPTOR.fields_by_name.get(name)
-    if field is None:
-        raise AttributeError(f"{proto.DESCRIPTOR.name} has no field {name!r}")
-    if field.is_repeated:
-        values = val if isinstance(val, list | tuple) else [val]
-        target = getattr(proto, name)
-        for value in values:
-            if isinstance(value, Mapping):
-                _fill(target.add(), value)
-            else:
-                target.append(_scalar(value))
-    elif isinstance(val, Mapping):
-        message = getattr(proto, name)
-        message.SetInParent()
-        _fill(message, val)
-    elif field.message_type is not None:
-        getattr(proto, name).CopyFrom(val)
-    else:
-        setattr(proto, name, _scalar(val))
-
-
-def _fill(message: Message, values: Mapping[str, Any]) -> None:
-    for name, value in values.items():
-        assign_proto(message, name, value)
-
-
-def _scalar(value: Any) -> Any:
-    """``value`` as protobuf takes it: numpy's numbers become Python's."""
-    return value.item() if hasattr(value, "item") and hasattr(value, "dtype") else value
-
-
-class Top:
-    """One output of a layer: number ``n`` of function ``fn``."""
-
-    def __init__(self, fn: Function, n: int) -> None:
-        self.fn = fn
-        self.n = n
-
-    def to_proto(self) -> caffe_pb2.NetParameter:
-        """The net of all layers that this top needs."""
-        return to_proto(self)
-
-    def _to_proto(
-        self, layers: OrderedDict[Function, Any], names: Names, autonames: Counter[str]
-    ) -> None:
-        self.fn._to_proto(layers, names, autonames)
-
-
-class Function:
-    """A layer: its type, its inputs (tops of others) and what its messages say.
-
-    ``ntop`` (1) is how many tops it has, ``in_place`` that they carry the bottoms' names.
-    """
-
-    def __init__(self, type_name: str, inputs: tuple[Any, ...], params: dict[str, Any]) -> None:
-        self.type_name = type_name
-        for index, each in enumerate(inputs):
-            if not isinstance(each, Top):
-                raise TypeError(f"{type_name} input {index} is not a Top (type is {type(each)})")
-        self.inputs: tuple[Top, ...] = inputs
-        self.params = params
-        self.ntop: int = params.pop("ntop", 1)
-        self.in_place: bool = params.pop("in_place", False)
-        self.tops = tuple(Top(self, n) for n in range(self.ntop))
-
-    def _get_name(self, names: Names, autonames: Counter[str]) -> str:
-        """The layer's name: that of its first top."""
-        if self not in names:
-            names[self] = (
-                self._get_top_name(self.tops[0], names, autonames)
-                if self.tops
-                else self._number(autonames)
-            )
-        return names[self]
-
-    def _get_top_name(self, top: Top, names: Names, autonames: Counter[str]) -> str:
-        if top not in names:
-            names[top] = self._number(autonames)
-        return names[top]
-
-    def _number(self, autonames: Counter[str]) -> str:
-        autonames[self.type_name] += 1
-        return f"{self.type_name}{autonames[self.type_name]}"
-
-    def _to_proto(
-        self, layers: OrderedDict[Function, Any], names: Names, autonames: Counter[str]
-    ) -> None:
-        """Add this layer to ``layers``, after those that it needs."""
-        if self in layers:
-            return
-        bottoms = []
-        for each in self.inputs:
-            each._to_proto(layers, names, autonames)
-            bottoms.append(layers[each.fn].top[each.n])
-        layer = caffe_pb2.LayerParameter(type=self.type_name, bottom=bottoms)
-        if self.in_place:
-            layer.top.extend(bottoms)
-        else:
-            layer.top.extend(self._get_top_name(top, names, autonames) for top in self.tops)
-        layer.name = self._get_name(names, autonames)
-        for name, value in self.params.items():
-            assign_proto(*self._place(layer, name), value)
-        layers[self] = layer
-
-    def _place(self, layer: caffe_pb2.LayerParameter, name: str) -> tuple[Message, str]:
-        """The message that has field ``name``: the type's own if it can, else the layer."""
-        own = _PARAM_NAMES.get(self.type_name)
-        if own is not None and not name.endswith("param"):
-            message = getattr(layer, f"{own}_param")
-            if name in message.DESCRIPTOR.fields_by_name:
-                return message, name
-        return layer, name
+__all__ = [
+    "BlockSpec",
+    "Function",
+    "Layers",
+    "NetSpec",
+    "Parameters",
+    "Top",
+    "assign_proto",
+    "layers",
+    "param_name_dict",
+    "params",
+    "to_proto",
+]
 
 
 class NetSpec:
-    """Tops by name: ``n.conv1 = L.Convolution(n.data, ...)`` names layer and blob."""
+    """Tops by name: ``n.conv1 = L.Convolution(n.data, ...)`` names layer and blob.
 
-    def __init__(self) -> None:
+    ``include`` names files of blocks, found in ``folder`` or in the library; ``variables`` are the
+    net's own, for ``Verbatim("$width")``; ``blocks`` defines further blocks.
+    """
+
+    def __init__(
+        self,
+        include: str | Iterable[str] = (),
+        variables: Mapping[str, Any] | None = None,
+        blocks: Iterable[BlockSpec] = (),
+        folder: str | os.PathLike[str] | None = None,
+    ) -> None:
+        header = Header(include, variables, folder)
+        with caffe_errors():
+            for block in blocks:
+                header = header.extended(block._definition(header))
         super().__setattr__("tops", OrderedDict())
+        super().__setattr__("_header", header)
 
     def __setattr__(self, name: str, value: Any) -> None:
         self.tops[name] = value
@@ -173,22 +81,55 @@ class NetSpec:
         return self.tops[item]
 
     def to_proto(self) -> caffe_pb2.NetParameter:
-        """The net of all layers that the named tops need."""
-        names: Names = {top: name for name, top in self.tops.items()}
-        return _net(self.tops.values(), names)
+        """The plain net of all layers that the named tops need; RuntimeError for faults in blocks
+        and their uses."""
+        return expanded(self.tops.values(), self._names(), self._header)
+
+    def to_text(self) -> str:
+        """The net as prototxt; in the short form if it includes, defines or uses anything of it."""
+        with caffe_errors():
+            script = write(self.tops.values(), self._names(), self._header)
+        if script.is_short:
+            return script.text()
+        return to_text(caffe_pb2.NetParameter(layer=script.values()))
+
+    def _names(self) -> Names:
+        return {top: name for name, top in self.tops.items()}
 
 
-def to_proto(*tops: Top) -> caffe_pb2.NetParameter:
-    """The net of all layers that ``tops`` need."""
-    return _net(tops, {})
+class BlockSpec(NetSpec):
+    """A block written in Python: its bottoms are there from the start, ``top`` says which of the
+    tops come out (none: the last).
 
+    ``b = BlockSpec("unit", bottom="x", num_output=required, kernel=3)`` has the two parameters
+    ``$num_output`` and ``$kernel``.
+    """
 
-def _net(tops: Any, names: Names) -> caffe_pb2.NetParameter:
-    layers: OrderedDict[Function, caffe_pb2.LayerParameter] = OrderedDict()
-    autonames: Counter[str] = Counter()
-    for top in tops:
-        top._to_proto(layers, names, autonames)
-    return caffe_pb2.NetParameter(layer=layers.values())
+    def __init__(
+        self,
+        block_name: str,
+        /,
+        bottom: str | Iterable[str] = (),
+        top: str | Iterable[str] = (),
+        **parameters: Any,
+    ) -> None:
+        super().__init__()
+        bottoms = [bottom] if isinstance(bottom, str) else list(bottom)
+        tops = [top] if isinstance(top, str) else list(top)
+        head = [written_fields({"name": block_name})]
+        head += [written_fields({"bottom": each}) for each in bottoms]
+        head += [written_fields({"top": each}) for each in tops]
+        if parameters:
+            head.append(written_fields({"with": parameters}))
+        object.__setattr__(self, "_head", head)
+        for name in bottoms:
+            self.tops[name] = Bottom(name, (), {}).tops[0]
+
+    def _definition(self, header: Header) -> str:
+        """``block { ... }``, in a file that begins with ``header``."""
+        body = write(self.tops.values(), self._names(), header).body()
+        lines = "".join(f"  {line}\n" for line in [*self._head, *body.splitlines()])
+        return f"block {{\n{lines}}}\n"
 
 
 class Layers:
@@ -200,12 +141,19 @@ class Layers:
             raise AttributeError(name)
 
         def make(*args: Any, **kwargs: Any) -> Any:
-            function = Function(name, args, kwargs)
-            if function.ntop == 0:
-                return function
-            return function.tops[0] if function.ntop == 1 else function.tops
+            return _result(Function(name, args, kwargs))
 
         return make
+
+    def Block(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
+        """A use of the block ``name``."""
+        return _result(Block(name, args, kwargs))
+
+
+def _result(function: Function) -> Any:
+    if function.ntop == 0:
+        return function
+    return function.tops[0] if function.ntop == 1 else function.tops
 
 
 class _Constants:

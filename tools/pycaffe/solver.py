@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -90,12 +90,16 @@ class Solver:
 
     _type = ""
 
-    def __init__(self, solver_file: str | os.PathLike[str]) -> None:
+    def __init__(
+        self,
+        solver_file: str | os.PathLike[str],
+        variables: Mapping[str, object] | None = None,
+    ) -> None:
         modules.offer_caffe()
         mode.ensure_log()
         path = check_file(solver_file)
         with caffe_errors():
-            document = read_solver(path)
+            document = read_solver(path, variables)
             if self._type:
                 document.message.type = self._type
             if document.message.random_seed < 0:
@@ -230,12 +234,17 @@ class AdamSolver(SGDSolver):
     _type = "Adam"
 
 
-def get_solver(solver_file: str | os.PathLike[str]) -> Solver:
-    """The solver of the type that the file names; SGD if it names none."""
+def get_solver(
+    solver_file: str | os.PathLike[str], variables: Mapping[str, object] | None = None
+) -> Solver:
+    """The solver of the type that the file names; SGD if it names none.
+
+    ``variables`` are values for variables of the file or of its nets.
+    """
     with caffe_errors():
-        name = read_solver(check_file(solver_file)).message.type
+        name = read_solver(check_file(solver_file), variables).message.type
     known: list[type[Solver]] = [SGDSolver, *SGDSolver.__subclasses__()]
     for cls in known:
         if cls._type == name:
-            return cls(solver_file)
-    return Solver(solver_file)  # a rule that Caffe has not
+            return cls(solver_file, variables)
+    return Solver(solver_file, variables)  # a rule that Caffe has not
