@@ -30,7 +30,7 @@ from cortado.solvers import Solver
 from cortado.solvers.events import Event, IterationDone
 from cortado.tools import train
 from cortado.tools.cli import help_line, subcommands
-from cortado.tools.output import log, progress
+from cortado.tools.output import glog, log, progress
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -46,13 +46,17 @@ PROGRAM = [sys.executable, "-m", "cortado.tools.cli"]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A command line with what it is for, and the picture it makes, if any; ``fails`` if it must."""
+    """A command line with what it is for, and the picture it makes, if any.
+
+    ``fails`` if it must end with an error; with ``live`` the live display is drawn.
+    """
 
     about: str
     line: str
     picture: str = ""
     folder: str = "digits"
     fails: bool = False
+    live: bool = False
 
 
 INTRODUCTION = """\
@@ -92,7 +96,8 @@ STEPS = (
          "lr_finder solver.prototxt --iterations 60 --out range.png", "range.png"),
     Step("Training. On a terminal a display below these lines shows progress, epoch, loss, rate, "
          "images a second, memory, the time left and the last test's results.",
-         "train --solver solver.prototxt --log_file train.log --tensorboard board"),
+         "train --solver solver.prototxt --log_file train.log --tensorboard board",
+         live=True),
     Step("The same for machines.",
          "train --solver solver.prototxt --snapshot digits_iter_90.solverstate --quiet --json"),
     Step("", f"test --model train_val.prototxt --weights {WEIGHTS} --iterations 6"),
@@ -195,26 +200,16 @@ def live_display(folder: Path, path: Path, at: int = 137) -> None:
                     console.print(line, markup=False, highlight=False, style=progress.style(line))
                 console.print(shown.render())
 
-        with log_lines(lines):
+        with glog.logging_to():
+            glog.TERMINAL.show = lines.append
             solver.listeners += [log.write, shown, draw]
-            solver.solve()
+            try:
+                solver.solve()
+            finally:
+                glog.TERMINAL.show = glog.TERMINAL.plain
     # Without the fonts that the format would fetch from elsewhere.
     form = re.sub(r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
     console.save_svg(str(path), title="cortado train", code_format=form)
-
-
-@contextlib.contextmanager
-def log_lines(lines: list[str]) -> Iterator[None]:
-    """Collect the log's lines as a terminal shows them."""
-    handler = logging.Handler()
-    form = glog.Formatter()
-    handler.emit = lambda record: lines.append(form.format(record))  # type: ignore[method-assign]
-    logger = logging.getLogger("cortado")
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
 
 
 def keep(step: Step, place: Path) -> str:
@@ -234,7 +229,7 @@ def main() -> None:
         "\n".join(f"- `{name}`: {help_line(module)}" for name, module in subcommands().items()),
         "## Transcripts",
     ]
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, material.server(Path(folder, "www")) as address:
         place = Path(folder)
         write(place / "images")
         for step in STEPS:
@@ -247,6 +242,11 @@ def main() -> None:
             parts.append(f"```\n{transcript(step, place)}\n```")
             if step.picture:
                 parts.append(keep(step, place))
+            if step.line.startswith("new "):
+                material.write(place / step.folder / "digits", address)
+            if step.live:
+                live_display(place / step.folder, DOCS / "images" / "live_display.svg")
+                parts.append("![the live display of train](images/live_display.svg)")
     (DOCS / "command_line.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
