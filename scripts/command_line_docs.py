@@ -16,10 +16,12 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import command_line_material as material
+import torch
 from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 from rich.progress import Progress
@@ -31,6 +33,7 @@ from cortado.solvers.events import Event, IterationDone
 from cortado.tools import train
 from cortado.tools.cli import help_line, subcommands
 from cortado.tools.output import glog, log, progress
+from cortado.tools.variables import read_solver_with
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -189,7 +192,11 @@ def shortened(text: str, place: Path) -> list[str]:
 def live_display(folder: Path, path: Path, at: int = 137) -> None:
     """Draw what a terminal shows at iteration ``at`` of training as ``path``, an SVG file."""
     console = Console(record=True, file=io.StringIO(), width=130, height=30, force_terminal=True)
-    with contextlib.chdir(folder), Solver("solver.prototxt") as solver:
+    torch.set_num_threads(1)  # as in the transcripts
+    with contextlib.chdir(folder), ExitStack() as stack:
+        # Snapshots of its own: those of the transcripts are used further on.
+        document = read_solver_with("solver.prototxt", ["snapshot_prefix=live"])
+        solver = stack.enter_context(Solver(document))
         bar = Progress(*progress.columns(), console=console)
         shown = progress.Live(bar, train.facts(solver))
         lines: list[str] = []
