@@ -28,11 +28,12 @@ class Flag(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A subcommand with its help line and flags."""
+    """A subcommand with its help line, its flags and the words its first argument may be."""
 
     name: str
     help: str
     flags: list[Flag]
+    words: tuple[str, ...] = ()
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -48,10 +49,20 @@ def commands() -> list[Command]:
     """Every subcommand, as its own parser describes it."""
     from .cli import build_parser, help_line, subcommands
 
-    return [
-        Command(name, help_line(module), _flags(build_parser(name, module)))
-        for name, module in subcommands().items()
-    ]
+    found = []
+    for name, module in subcommands().items():
+        parser = build_parser(name, module)
+        found.append(Command(name, help_line(module), _flags(parser), _words(parser)))
+    return found
+
+
+def _words(parser: argparse.ArgumentParser) -> tuple[str, ...]:
+    first = next((action for action in parser._actions if not action.option_strings), None)
+    return _choices(first) if first else ()
+
+
+def _choices(action: argparse.Action) -> tuple[str, ...]:
+    return tuple(getattr(action.type, "choices", ()))
 
 
 def _flags(parser: argparse.ArgumentParser) -> list[Flag]:
@@ -59,8 +70,8 @@ def _flags(parser: argparse.ArgumentParser) -> list[Flag]:
     for action in parser._actions:
         for option in action.option_strings:
             if option.startswith("--"):
-                values = tuple(getattr(action.type, "choices", ()))
-                found.append(Flag(option, action.help or "", action.nargs is None, values))
+                takes_value = action.nargs is None
+                found.append(Flag(option, action.help or "", takes_value, _choices(action)))
     return found
 
 
@@ -70,11 +81,15 @@ def bash(found: list[Command]) -> str:
         f'    {each.name}) flags="{" ".join(flag.name for flag in each.flags)}" ;;\n'
         for each in found
     )
+    # What may follow a word: a command's own name, or one of its flags.
     values = "".join(
-        f'    {each.name}:{flag.name}) values="{" ".join(flag.values)}" ;;\n'
+        f'    {each.name}:{before}) values="{" ".join(words)}" ;;\n'
         for each in found
-        for flag in each.flags
-        if flag.values
+        for before, words in [
+            (each.name, each.words),
+            *((flag.name, flag.values) for flag in each.flags),
+        ]
+        if words
     )
     names = " ".join(each.name for each in found)
     return f"""\
@@ -94,7 +109,7 @@ _cortado() {{
 {values}  esac
   case "$command" in
 {branches}  esac
-  if [[ -n $values ]]; then
+  if [[ -n $values && $word != -* ]]; then
     COMPREPLY=($(compgen -W "$values" -- "$word"))
   elif [[ $word == -* ]]; then
     COMPREPLY=($(compgen -W "$flags" -- "$word"))
@@ -110,7 +125,8 @@ def zsh(found: list[Command]) -> str:
     """A completion function that lets ``_arguments`` do the work."""
     names = "\n".join(f"    {_quoted(f'{each.name}:{each.help}')}" for each in found)
     branches = "\n".join(
-        f"    {each.name}) _arguments {' '.join(map(_zsh_flag, each.flags))} '*:file:_files' ;;"
+        f"    {each.name}) _arguments {' '.join(map(_zsh_flag, each.flags))} "
+        f"{_zsh_words(each.words)}'*:file:_files' ;;"
         for each in found
     )
     return f"""\
@@ -144,6 +160,10 @@ def _zsh_flag(flag: Flag) -> str:
     return _quoted(f"{flag.name}=[{help}]:value:{values}")
 
 
+def _zsh_words(words: tuple[str, ...]) -> str:
+    return f"'1:word:({' '.join(words)})' " if words else ""
+
+
 def fish(found: list[Command]) -> str:
     """One ``complete`` line for each command and flag."""
     lines = ["complete -c cortado -n __fish_use_subcommand -f"]
@@ -151,6 +171,12 @@ def fish(found: list[Command]) -> str:
         lines.append(
             f"complete -c cortado -n __fish_use_subcommand -a {each.name} -d {_quoted(each.help)}"
         )
+        if each.words:
+            words = " ".join(each.words)
+            lines.append(
+                f"complete -c cortado -n '__fish_seen_subcommand_from {each.name}; "
+                f"and not __fish_seen_subcommand_from {words}' -a {_quoted(words)}"
+            )
         for flag in each.flags:
             line = (
                 f"complete -c cortado -n '__fish_seen_subcommand_from {each.name}' "

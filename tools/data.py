@@ -15,8 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..proto.errors import ConfigError, DataError, nearest
-from .flags import at_least
+from ..proto.errors import ConfigError, DataError
+from .flags import at_least, named
 from .progress import steps
 
 if TYPE_CHECKING:
@@ -27,7 +27,9 @@ _SHOWN_BAD = 20
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("action", metavar="info|check|export", help="what to do")
+    parser.add_argument(
+        "action", type=named("action", ACTIONS), metavar="ACTION", help=", ".join(ACTIONS)
+    )
     parser.add_argument("paths", nargs="*", metavar="DB [DIR]")
     parser.add_argument("--sheet", metavar="FILE", help="info: draw sample images with labels")
     parser.add_argument("--samples", type=at_least(1), default=64, help="images on the sheet (64)")
@@ -42,17 +44,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    actions: dict[str, tuple[Callable[[argparse.Namespace, Database], int], int]] = {
-        "info": (info, 1),
-        "check": (check, 1),
-        "export": (export, 2),
-    }
-    if args.action not in actions:
-        raise ConfigError(
-            f"data: must be info, check or export, got {args.action!r}"
-            f"{nearest(args.action, actions)}"
-        )
-    action, count = actions[args.action]
+    action, count = ACTIONS[args.action]
     if len(args.paths) != count:
         needed = "DB" if count == 1 else "DB DIR"
         raise ConfigError(f"data {args.action}: needs {needed}, got {len(args.paths)} arguments")
@@ -196,3 +188,11 @@ def _write_weights(path: str, summary: Summary) -> None:
         matrix[label, label] = weight
     write_mean(matrix[None], path)
     print(f"{path}: weights of {len(histogram)} classes (infogain_loss_param {{ source }})")
+
+
+#: What each action calls, and how many paths it needs.
+ACTIONS: dict[str, tuple[Callable[[argparse.Namespace, Database], int], int]] = {
+    "info": (info, 1),
+    "check": (check, 1),
+    "export": (export, 2),
+}

@@ -144,6 +144,21 @@ def one_of(*allowed: str) -> Callable[[str], str]:
     return check
 
 
+def named(what: str, choices: Iterable[str]) -> Callable[[str], str]:
+    """An argparse type: the name of a ``what``, else an error with the nearest of ``choices``."""
+    allowed = tuple(choices)
+
+    def check(value: str) -> str:
+        if value not in allowed:
+            raise argparse.ArgumentTypeError(
+                f"unknown {what} {value!r}{nearest(value, allowed)} (must be {', '.join(allowed)})"
+            )
+        return value
+
+    check.choices = allowed  # type: ignore[attr-defined]  # for shell completion
+    return check
+
+
 def at_least(low: int) -> Callable[[str], int]:
     """An argparse type: a whole number not below ``low``."""
 

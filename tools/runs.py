@@ -17,15 +17,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..proto.errors import ConfigError, nearest
+from ..proto.errors import ConfigError
 from .check import aligned
+from .flags import named
 
 if TYPE_CHECKING:
     from .output.found_runs import Run
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("action", metavar="ACTION", help=", ".join(ACTIONS))
+    parser.add_argument(
+        "action", type=named("action", ACTIONS), metavar="ACTION", help=", ".join(ACTIONS)
+    )
     parser.add_argument("folder", metavar="FOLDER", help="folder with logs, also below it")
     parser.add_argument("names", nargs="*", metavar="...", help="runs, or the picture to write")
 
@@ -33,12 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from .output.found_runs import find
 
-    action = ACTIONS.get(args.action)
-    if action is None:
-        raise ConfigError(
-            f"cortado runs: unknown action {args.action!r}{nearest(args.action, ACTIONS)} "
-            f"(must be {', '.join(ACTIONS)})"
-        )
+    action = ACTIONS[args.action]
     action(find(args.folder), args.names)
     return 0
 

@@ -20,10 +20,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..proto.errors import ConfigError, DataError, nearest
+from ..proto.errors import ConfigError, DataError
 from . import device
 from .check import aligned
-from .flags import at_least, comma_list
+from .flags import at_least, comma_list, named
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("kind", metavar="KIND", help=", ".join(KINDS))
+    parser.add_argument("kind", type=named("kind", KINDS), metavar="KIND", help=", ".join(KINDS))
     parser.add_argument("net", metavar="NET", help="net prototxt with its data layers")
     parser.add_argument("weights", metavar="WEIGHTS", help="trained weights")
     parser.add_argument("picture", metavar="OUT", help="picture to write")
@@ -50,12 +50,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    draw = KINDS.get(args.kind)
-    if draw is None:
-        raise ConfigError(
-            f"cortado show: unknown kind {args.kind!r}{nearest(args.kind, KINDS)} "
-            f"(must be {', '.join(KINDS)})"
-        )
+    draw = KINDS[args.kind]
     from ..netdef import Net
 
     net = Net(

@@ -20,8 +20,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..proto.errors import ConfigError, ResourceError, nearest
-from .flags import switch
+from ..proto.errors import ConfigError, ResourceError
+from .flags import named, switch
 from .progress import transfer
 
 if TYPE_CHECKING:
@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("action", metavar="ACTION", help=", ".join(ACTIONS))
+    parser.add_argument(
+        "action", type=named("action", ACTIONS), metavar="ACTION", help=", ".join(ACTIONS)
+    )
     parser.add_argument("models", nargs="*", metavar="MODEL", help="names of models")
     parser.add_argument("--mirror", default="", help="address of a folder to download from instead")
     parser.add_argument("--out", default="", help="folder for write (default: the model's name)")
@@ -37,12 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    action = ACTIONS.get(args.action)
-    if action is None:
-        raise ConfigError(
-            f"cortado zoo: unknown action {args.action!r}{nearest(args.action, ACTIONS)} "
-            f"(must be {', '.join(ACTIONS)})"
-        )
+    action = ACTIONS[args.action]
     if not args.models and action is not list_models:
         raise ConfigError(f"cortado zoo {args.action}: the name of a model is needed")
     action(args)

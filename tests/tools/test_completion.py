@@ -35,6 +35,10 @@ def test_bash_completes_commands_flags_values_and_files(found, tmp_path, monkeyp
     assert complete(script, "cortado", "train", "--solv") == ["--solver"]
     assert complete(script, "cortado", "train", "--sigint_effect", "s") == ["stop", "snapshot"]
     assert complete(script, "cortado", "train", "--sigint_effect", "=", "n") == ["none"]
+    assert complete(script, "cortado", "zoo", "l") == ["list"]
+    assert complete(script, "cortado", "show", "wo") == ["worst"]
+    assert complete(script, "cortado", "data", "") == ["info", "check", "export"]
+    assert complete(script, "cortado", "show", "--gp") == ["--gpu"]
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my_solver.prototxt").touch()
     assert complete(script, "cortado", "train", "--solver", "my") == ["my_solver.prototxt"]
@@ -48,6 +52,7 @@ def test_every_command_and_flag_is_in_every_script(shell, found, capsys):
         assert command.name in script
         for flag in command.flags:
             assert flag.name.lstrip("-") in script
+        assert " ".join(command.words) in script
     if shutil.which(shell):
         subprocess.run([shell, "-n"], input=script, text=True, check=True)
 

@@ -133,7 +133,7 @@ def test_class_weights_are_a_matrix_for_the_loss(here: Path) -> None:
 
 def test_bad_command_lines_are_named(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, words in (
-        (["inof", "good"], "info, check or export"),
+        (["inof", "good"], "must be info, check, export"),
         (["info"], "needs DB"),
         (["export", "good"], "needs DB DIR"),
         (["info", "good", "--sheet", "sheet.txt"], "PNG"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import subprocess
 from pathlib import Path
 
@@ -114,6 +115,16 @@ def test_no_command_is_forgotten():
 def test_the_documentation_names_every_command():
     text = (Path(cortado.__file__).parent / "docs" / "command_line.md").read_text()
     assert [name for name in cli.subcommands() if f"- `{name}`: " not in text] == []
+
+
+def test_the_documentation_has_a_transcript_of_every_command():
+    page = Path(cortado.__file__).parent / "docs" / "command_line.md"
+    lines = page.read_text().splitlines()
+    shown = {line.split()[2] for line in lines if line.startswith("$ cortado ")}
+    assert shown == set(cli.subcommands())
+    pictures = re.findall(r"\]\((images/.*?)\)", page.read_text())
+    assert "images/live_display.svg" in pictures
+    assert [each for each in pictures if not (page.parent / each).is_file()] == []
 
 
 @pytest.mark.parametrize("name", sorted(LINES.keys() - MADE.keys()))

@@ -116,6 +116,17 @@ class Speed(ProgressColumn):
         return Text(f"{text}  {speed * images:.4g} img/s" if images else text, style="cyan")
 
 
+def columns() -> list[ProgressColumn]:
+    """The columns of the progress bar's line."""
+    return [
+        TextColumn("[bold]{task.completed}/{task.total}"),
+        BarColumn(bar_width=None),
+        TextColumn("{task.fields[detail]}"),
+        Speed(),
+        TimeRemainingColumn(),
+    ]
+
+
 @contextmanager
 def live(facts: Facts, quiet: bool = False) -> Iterator[list[Callable[[Event], None]]]:
     """The listeners that show a run live: on a terminal a foot that keeps below the log's lines."""
@@ -123,18 +134,11 @@ def live(facts: Facts, quiet: bool = False) -> Iterator[list[Callable[[Event], N
         yield []
         return
     console = Console(stderr=True)
-    columns = (
-        TextColumn("[bold]{task.completed}/{task.total}"),
-        BarColumn(bar_width=None),
-        TextColumn("{task.fields[detail]}"),
-        Speed(),
-        TimeRemainingColumn(),
-    )
-    shown = Live(Progress(*columns, console=console), facts)
+    shown = Live(Progress(*columns(), console=console), facts)
     foot = Foot(get_renderable=shown.render, console=console, refresh_per_second=4, transient=True)
     with foot:
         TERMINAL.show = lambda line: console.print(
-            line, markup=False, highlight=False, soft_wrap=True, style=_style(line)
+            line, markup=False, highlight=False, soft_wrap=True, style=style(line)
         )
         try:
             yield [shown]
@@ -142,7 +146,8 @@ def live(facts: Facts, quiet: bool = False) -> Iterator[list[Callable[[Event], N
             TERMINAL.show = TERMINAL.plain
 
 
-def _style(line: str) -> str:
+def style(line: str) -> str:
+    """How rich shows a line of the log."""
     if " Test net output #" in line:
         return "green"
     return {"W": "yellow", "E": "red", "F": "red"}.get(line[0], "")
