@@ -22,10 +22,13 @@ def ordered_map(
     """``function`` of each item, in the items' order; a few items are in work at once.
 
     An error of ``function`` is raised where its result would come. Memory is bounded: items are
-    taken as results are.
+    taken as results are. With one thread everything happens in the caller's.
     """
     cv2.setNumThreads(0)
     count = threads or available_cores()
+    if count == 1:
+        yield from map(function, items)
+        return
     waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(count) as pool:
         try:
