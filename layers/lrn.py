@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -76,44 +78,95 @@ class LRN(Layer):
 
 
 class _AcrossChannels(torch.autograd.Function):
-    """The normalisation across channels, which keeps only its input and the scale for backward."""
+    """The normalisation across channels, which keeps only its input and the scale for backward.
+
+    A CPU takes a few pixels at a time, so that what lies between the operations stays in its cache.
+    Scale and sums are float32 at least, also for inputs of less precision.
+    """
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, local_size: int, alpha: float, beta: float, k: float
     ) -> Tensor:
-        scale = _channel_sum(x * x, local_size, alpha / local_size).add_(k)
+        scale = torch.empty_like(x, dtype=torch.promote_types(x.dtype, torch.float32))
+        y = torch.empty_like(x)
+        window = _window(scale, local_size, alpha / local_size, k)
+        for part, scaled, out in _portions(x, scale, y):
+            part = part.to(scaled.dtype)
+            window(part * part, scaled)
+            torch.mul(_inverse_power(scaled, beta), part, out=out)
         ctx.save_for_backward(x, scale)
         ctx.local_size, ctx.alpha, ctx.beta = local_size, alpha, beta
-        return _inverse_power(scale, beta).mul_(x)
+        return y
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         # y_i = x_i s_i^-b, so dx_i = g_i s_i^-b - 2 a b / n * x_i * sum over j of g_j y_j / s_j.
         x, scale = ctx.saved_tensors
-        direct = _inverse_power(scale, ctx.beta).mul_(grads[0])
-        ratio = (direct * x).div_(scale)
+        result = torch.empty_like(x)
         factor = -2.0 * ctx.alpha * ctx.beta / ctx.local_size
-        across = _channel_sum(ratio, ctx.local_size, factor)
-        return direct.addcmul_(x, across), None, None, None, None
+        window = _window(scale, ctx.local_size, factor)
+        for part, scaled, grad, out in _portions(x, scale, grads[0], result):
+            part = part.to(scaled.dtype)
+            direct = _inverse_power(scaled, ctx.beta).mul_(grad)
+            across = out if out.dtype == scaled.dtype else torch.empty_like(direct)
+            window((direct * part).div_(scaled), across)
+            torch.addcmul(direct, part, across, out=out)
+        return result, None, None, None, None
 
 
-#: Up to so many channels a product with a band matrix is the fastest window on a CPU.
-BAND_CHANNELS = 192
+#: Numbers that a CPU works on at a time: some arrays of so many fit its second-level cache.
+_IN_CACHE = 1 << 16
+#: Channels that one product with a band matrix gives: more would multiply with more zeros.
+_BAND = 64
 
 
-def _channel_sum(x: Tensor, size: int, factor: float) -> Tensor:
-    """``factor`` times the sum over the ``size`` channels around each, zeros beyond the last."""
-    channels = x.shape[1]
+def _in_portions(x: Tensor) -> bool:
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def _portions(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Views of the same pixels of each of ``tensors``, with the channels on the last axis."""
+    if not _in_portions(tensors[0]):
+        yield tuple(each.movedim(1, -1) for each in tensors)
+        return
+    pixels = max(1, _IN_CACHE // tensors[0].shape[1])
+    if all(each.is_contiguous(memory_format=torch.channels_last) for each in tensors):
+        rows = [each.movedim(1, -1).flatten(0, 2) for each in tensors]
+        yield from zip(*(each.split(pixels) for each in rows), strict=True)
+        return
+    for images in zip(*tensors, strict=True):
+        yield tuple(each.flatten(1).t() for each in images)
+
+
+def _window(
+    like: Tensor, size: int, factor: float, offset: float = 0.0
+) -> Callable[[Tensor, Tensor], None]:
+    """A function that puts ``offset`` plus ``factor`` times the sum over the ``size`` channels
+    around each of its first tensor into its second, both with the channels on the last axis."""
+    channels = like.shape[1]
     reach = min(size // 2, channels - 1)
-    if x.device.type == "cpu" and channels <= BAND_CHANNELS and x.is_contiguous():
-        band = x.new_full((channels, channels), factor).triu_(-reach).tril_(reach)
-        return torch.matmul(band, x.flatten(2)).reshape(x.shape)
-    total = x.clone()
+    if not _in_portions(like):
+        return lambda x, total: _sum_by_shifts(x, total, reach, factor, offset)
+    band = like.new_full((channels, channels), factor).triu_(-reach).tril_(reach)
+    start = like.new_full((1,), offset)
+    count = max(1, round(channels / _BAND))
+    edges = [channels * number // count for number in range(count + 1)]
+
+    def by_products(x: Tensor, total: Tensor) -> None:
+        for first, last in pairwise(edges):
+            seen = slice(max(0, first - reach), last + reach)
+            torch.addmm(start, x[:, seen], band[seen, first:last], out=total[:, first:last])
+
+    return by_products
+
+
+def _sum_by_shifts(x: Tensor, total: Tensor, reach: int, factor: float, offset: float) -> None:
+    total.copy_(x)
     for shift in range(1, reach + 1):
-        total[:, shift:] += x[:, :-shift]
-        total[:, :-shift] += x[:, shift:]
-    return total.mul_(factor)
+        total[..., shift:] += x[..., :-shift]
+        total[..., :-shift] += x[..., shift:]
+    total.mul_(factor).add_(offset)
 
 
 def _inverse_power(scale: Tensor, beta: float) -> Tensor:
