@@ -73,6 +73,9 @@ class LRN(Layer):
             size = self.local_size
             energy = F.avg_pool2d(x * x, size, 1, size // 2)
             return x * _inverse_power(energy * self.alpha + 1.0, self.beta)
+        if torch.compiler.is_compiling():  # which finds the gradient and fuses by itself
+            scale = _sum_around(x * x, self.local_size) * (self.alpha / self.local_size) + self.k
+            return x * _inverse_power(scale, self.beta)
         y: Tensor = _AcrossChannels.apply(x, self.local_size, self.alpha, self.beta, self.k)
         return y
 
@@ -121,14 +124,10 @@ _IN_CACHE = 1 << 16
 _BAND = 64
 
 
-def _in_portions(x: Tensor) -> bool:
-    return x.device.type == "cpu" and not torch.compiler.is_compiling()
-
-
 def _portions(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Views of the same pixels of each of ``tensors``, with the channels on the last axis."""
-    if not _in_portions(tensors[0]):
-        yield tuple(each.movedim(1, -1) for each in tensors)
+    """Views of the same pixels of each of ``tensors``, with the channels on axis 1."""
+    if tensors[0].device.type != "cpu":
+        yield tensors
         return
     pixels = max(1, _IN_CACHE // tensors[0].shape[1])
     if all(each.is_contiguous(memory_format=torch.channels_last) for each in tensors):
@@ -142,12 +141,12 @@ def _portions(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
 def _window(
     like: Tensor, size: int, factor: float, offset: float = 0.0
 ) -> Callable[[Tensor, Tensor], None]:
-    """A function that puts ``offset`` plus ``factor`` times the sum over the ``size`` channels
-    around each of its first tensor into its second, both with the channels on the last axis."""
+    """A function that puts into its second tensor ``offset`` plus ``factor`` times the sum over the
+    ``size`` channels around each of its first; both are portions of tensors like the given."""
+    if like.device.type != "cpu":
+        return lambda x, total: _put_sum(x, total, size, factor, offset)
     channels = like.shape[1]
     reach = min(size // 2, channels - 1)
-    if not _in_portions(like):
-        return lambda x, total: _sum_by_shifts(x, total, reach, factor, offset)
     band = like.new_full((channels, channels), factor).triu_(-reach).tril_(reach)
     start = like.new_full((1,), offset)
     count = max(1, round(channels / _BAND))
@@ -161,12 +160,18 @@ def _window(
     return by_products
 
 
-def _sum_by_shifts(x: Tensor, total: Tensor, reach: int, factor: float, offset: float) -> None:
-    total.copy_(x)
-    for shift in range(1, reach + 1):
-        total[..., shift:] += x[..., :-shift]
-        total[..., :-shift] += x[..., shift:]
-    total.mul_(factor).add_(offset)
+def _put_sum(x: Tensor, total: Tensor, size: int, factor: float, offset: float) -> None:
+    torch.mul(_sum_around(x, size), factor, out=total).add_(offset)
+
+
+def _sum_around(x: Tensor, size: int) -> Tensor:
+    """The sum over the ``size`` channels around each, zeros beyond the first and the last."""
+    channels, reach = x.shape[1], size // 2
+    padded = F.pad(x, (0, 0, 0, 0, reach, reach))
+    total = padded[:, :channels]
+    for shift in range(1, size):
+        total = total + padded[:, shift : shift + channels]
+    return total
 
 
 def _inverse_power(scale: Tensor, beta: float) -> Tensor:
