@@ -21,14 +21,19 @@ STAGE = "deploy"
 #: first bottom as the net's output.
 _ACTIVATIONS = {"SoftmaxWithLoss": "Softmax", "SigmoidCrossEntropyLoss": "Sigmoid"}
 #: Parts of a data layer's preprocessing that a net in use needs as well.
-_PREPROCESSING = ("scale", "crop_size", "mean_file", "mean_value", "force_color", "force_gray")
+_PREPROCESSING = (
+    "scale", "crop_size", "mean_file", "mean_value", "force_color", "force_gray",
+    "resize_height", "resize_width", "resize_side", "channel_order",
+)  # fmt: skip
 _RESIZING = ("new_height", "new_width", "is_color")
 
 
 def deploy(
-    document: Document[NetParameter], shapes: Mapping[str, Sequence[int]] | None = None
+    document: Document[NetParameter],
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    stages: Iterable[str] = (STAGE,),
 ) -> NetParameter:
-    """The net for deployment: the layers of phase TEST and stage ``deploy`` that lead to outputs.
+    """The net for deployment: the layers of phase TEST and of ``stages`` that lead to outputs.
 
     Data layers become Input layers of one item. These, and Input layers that the stage chooses,
     carry the preprocessing of the data layer for the same blob in their ``transform_param``
@@ -42,7 +47,7 @@ def deploy(
     ConfigError if they are not.
     """
     faults: list[Fault] = []
-    state = State(caffe_pb2.TEST, stages=frozenset({STAGE}))
+    state = State(caffe_pb2.TEST, stages=frozenset(stages))
     specs = effective_layers(document, state, faults)
     if faults:
         raise ConfigError(faults)

@@ -1,6 +1,7 @@
 """State dicts: tensors by name, in safetensors and PyTorch files.
 
-No file can run code: safetensors holds numbers only, and PyTorch files are read with
+How images were prepared travels with them: in safetensors as metadata, in PyTorch's files as metadata
+of the state dict (its attribute ``_metadata``), which ``load_state_dict`` passes over. No file can run code: safetensors holds numbers only, and PyTorch files are read with
 ``weights_only``, which refuses every object that is no plain tensor or container.
 """
 
@@ -8,14 +9,17 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..proto import preprocessing
 from ..proto.atomic import write_atomically
+from ..proto.caffe_pb2 import Preprocessing
 from ..proto.errors import SnapshotError
 from ..proto.recognise import SAFETENSORS
 
@@ -30,27 +34,36 @@ _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "m
 _PREFIXES = ("module.", "_orig_mod.")
 
 
-def read_state_dict(path: str | os.PathLike[str], what: str) -> StateDict:
-    """The tensors of a file that ``proto.recognise`` found to be ``what``.
+def read_state_dict(
+    path: str | os.PathLike[str], what: str
+) -> tuple[StateDict, list[Preprocessing]]:
+    """The tensors of a file that ``proto.recognise`` found to be ``what``, and how images were
+    prepared, if it says so.
 
     SnapshotError with the reason if it is damaged, holds anything but tensors, or none.
     """
-    content = _read_safetensors(path) if what == SAFETENSORS else _read_torch(path)
-    tensors = {str(k): v for k, v in _unwrapped(content).items() if isinstance(v, Tensor)}
+    if what == SAFETENSORS:
+        content, known = _read_safetensors(path)
+    else:
+        content = _unwrapped(_read_torch(path))
+        metadata = getattr(content, "_metadata", None)
+        known = metadata.get(preprocessing.KEY) if isinstance(metadata, Mapping) else None
+    tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
     if not tensors:
         raise SnapshotError(f"{path}: holds no tensors by name")
     for prefix in _PREFIXES:
         if all(name.startswith(prefix) for name in tensors):
             tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-    return tensors
+    return tensors, preprocessing.from_json(known, path) if isinstance(known, str) else []
 
 
-def _read_safetensors(path: str | os.PathLike[str]) -> StateDict:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+def _read_safetensors(path: str | os.PathLike[str]) -> tuple[StateDict, str | None]:
+    from safetensors import SafetensorError, safe_open
 
     try:
-        return load_file(path)
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return tensors, (file.metadata() or {}).get(preprocessing.KEY)
     except (SafetensorError, OSError, ValueError) as error:
         raise SnapshotError(f"{path}: damaged safetensors file: {_first_line(error)}") from None
 
@@ -92,22 +105,29 @@ def _unwrapped(content: Any) -> Mapping[Any, Any]:
 
 
 def write_state_dict(
-    path: str | os.PathLike[str], tensors: StateDict, dtype: torch.dtype = torch.float32
+    path: str | os.PathLike[str],
+    tensors: StateDict,
+    dtype: torch.dtype = torch.float32,
+    known: Sequence[Preprocessing] = (),
 ) -> None:
     """Write safetensors or, if the name ends in ``.pth`` or ``.pt``, a PyTorch file.
 
-    Floating-point tensors are stored as ``dtype``. The file appears complete or not at all.
+    Floating-point tensors are stored as ``dtype``, and ``known``, how images are prepared, with
+    them. The file appears complete or not at all.
     """
-    stored = {
-        name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous()
+    stored: OrderedDict[str, Tensor] = OrderedDict(
+        (name, (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous())
         for name, tensor in tensors.items()
-    }
+    )
+    metadata = {preprocessing.KEY: preprocessing.to_json(known)} if known else {}
     if Path(path).suffix in TORCH_SUFFIXES:
+        if metadata:
+            stored._metadata = metadata  # type: ignore[attr-defined]
         with write_atomically(path) as file:
             torch.save(stored, file)
     else:
         from safetensors.torch import save
 
-        content = save(stored, metadata={"format": "pt"})
+        content = save(stored, metadata={"format": "pt", **metadata})
         with write_atomically(path) as file:
             file.write(content)

@@ -11,11 +11,12 @@ import torch
 
 from cortado.layers.data.lmdb_writer import LmdbWriter
 from cortado.layers.data.mean import write_mean
-from cortado.layers.data.preprocessing import Preprocessing, of_weights
+from cortado.layers.data.preprocessing import Preprocessing
 from cortado.netdef import Net
 from cortado.proto import caffe_pb2
 from cortado.proto.errors import DataError, SnapshotError
 from cortado.proto.text import parse
+from cortado.proto.weights import read_preprocessing
 from cortado.solvers import Solver
 
 NET = """
@@ -65,6 +66,11 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return paths
 
 
+def of_weights(path: Path | str) -> Preprocessing:
+    (message,) = read_preprocessing(path)
+    return Preprocessing.from_message(message)
+
+
 def net_text(transform: str, database: str) -> str:
     source = f'data_param {{ source: "{database}" backend: LMDB batch_size: {IMAGES} }}'
     return NET.format(kind="Data", transform=transform, source=source)
@@ -101,7 +107,7 @@ def test_logits_are_those_through_the_data_layer(
     tested(**batch)
     wanted = tested.blobs["score"]
     tested.close()
-    (preprocessing,) = of_weights(weights)
+    preprocessing = of_weights(weights)
     assert preprocessing.blob == "data"
     inputs = preprocessing.batch(files)
     assert torch.equal(inputs, batch["data"])
@@ -114,7 +120,7 @@ def test_arrays_and_bytes_are_taken_too(files: list[Path]) -> None:
     net = Net(parse(net_text(TRANSFORMS[0], "encoded"), caffe_pb2.NetParameter), "TEST")
     net.save("net.caffemodel")
     net.close()
-    (preprocessing,) = of_weights("net.caffemodel")
+    preprocessing = of_weights("net.caffemodel")
     wanted = preprocessing(files[0])
     pixels = cv2.imread(str(files[0]))
     assert torch.equal(preprocessing(files[0].read_bytes()), wanted)
@@ -130,7 +136,7 @@ def test_raw_records_may_be_rgb(files: list[Path]) -> None:
     batch = net.next_batch()["data"]
     net.save("net.caffemodel")
     net.close()
-    (preprocessing,) = of_weights("net.caffemodel")
+    preprocessing = of_weights("net.caffemodel")
     assert preprocessing.channel_order == "RGB"
     # The records are BGR in truth: read as RGB they are the files with red and blue exchanged.
     exchanged = [cv2.imread(str(path))[:, :, ::-1] for path in files]
@@ -161,13 +167,26 @@ def test_random_crops_become_the_usual_centre_crop(files: list[Path]) -> None:
     assert Preprocessing.from_message(message)(files[0]).shape == (3, 7, 7)
 
 
-def test_what_does_not_fit_is_refused(files: list[Path]) -> None:
-    net = Net(parse(net_text("", "encoded"), caffe_pb2.NetParameter), "TEST")
+def test_files_of_another_size_become_as_large_as_the_records(files: list[Path]) -> None:
+    net = Net(parse(net_text("", "raw"), caffe_pb2.NetParameter), "TEST")
     net.save("net.caffemodel")
     net.close()
-    (preprocessing,) = of_weights("net.caffemodel")
-    with pytest.raises(DataError, match=r"\(3, 5, 5\).*\(3, 16, 20\)"):
+    preprocessing = of_weights("net.caffemodel")
+    assert preprocessing.image_size == (16, 20)
+    large = cv2.resize(cv2.imread(str(files[0])), (40, 30))
+    wanted = cv2.resize(large, (20, 16)).transpose(2, 0, 1)  # as convert_imageset would store it
+    assert torch.equal(preprocessing(large), torch.from_numpy(wanted).float())
+
+
+def test_what_does_not_fit_is_refused(files: list[Path]) -> None:
+    net = Net(parse(net_text("crop_size: 12", "encoded"), caffe_pb2.NetParameter), "TEST")
+    net.save("net.caffemodel")
+    net.close()
+    preprocessing = of_weights("net.caffemodel")
+    with pytest.raises(DataError, match=r"crop_size 12 is larger than the image of 5x5"):
         preprocessing(np.zeros((5, 5, 3), np.uint8))
+    with pytest.raises(DataError, match=r"2 channels|\(12, 14, 2\)|\(2, 12, 12\)"):
+        preprocessing(np.zeros((12, 14, 2), np.uint8))
     with pytest.raises(SnapshotError, match="must be weights"):
         of_weights(files[0])
 
@@ -176,7 +195,7 @@ def test_caffes_own_weights_say_nothing(tmp_path: Path) -> None:
     message = caffe_pb2.NetParameter(name="caffe")
     message.layer.add(name="a", type="ReLU")
     (tmp_path / "caffe.caffemodel").write_bytes(message.SerializeToString())
-    assert of_weights(tmp_path / "caffe.caffemodel") == []
+    assert read_preprocessing(tmp_path / "caffe.caffemodel") == []
 
 
 def test_a_net_checks_labels_against_its_classes(files: list[Path]) -> None:
