@@ -53,7 +53,7 @@ def deploy(
         raise ConfigError(faults)
     layers = [spec.message for spec in specs]
     data = _data_layers(document)
-    losses, ends = _main_losses(layers), set(_outputs(layers))
+    losses, ends = _main_losses(layers), set(outputs(layers))
     needed = ends | {loss.bottom[0] for loss in losses}
     kept: list[LayerParameter] = []
     for spec in reversed(specs):
@@ -122,7 +122,7 @@ def _main_losses(layers: Iterable[LayerParameter]) -> list[LayerParameter]:
     return [layer for weight, layer in weights if weight == largest]
 
 
-def _outputs(layers: Iterable[LayerParameter]) -> list[str]:
+def outputs(layers: Iterable[LayerParameter]) -> list[str]:
     """The blobs that no layer reads, apart from losses, accuracies and data."""
     waiting: dict[str, LayerParameter] = {}
     for layer in layers:

@@ -1,8 +1,9 @@
 """State dicts: tensors by name, in safetensors and PyTorch files.
 
-How images were prepared travels with them: in safetensors as metadata, in PyTorch's files as metadata
-of the state dict (its attribute ``_metadata``), which ``load_state_dict`` passes over. No file can run code: safetensors holds numbers only, and PyTorch files are read with
-``weights_only``, which refuses every object that is no plain tensor or container.
+How images were prepared travels with them: as metadata of a safetensors file, or of the state dict
+in a PyTorch file (its attribute ``_metadata``), which ``load_state_dict`` passes over. No file can
+run code: safetensors holds numbers only, and PyTorch files are read with ``weights_only``, which
+refuses every object that is no plain tensor or container.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ def read_state_dict(
 
     SnapshotError with the reason if it is damaged, holds anything but tensors, or none.
     """
+    content: Mapping[Any, Any]
     if what == SAFETENSORS:
         content, known = _read_safetensors(path)
     else:

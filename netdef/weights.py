@@ -107,9 +107,9 @@ def read(
         what = recognise(view)
     if what in (SAFETENSORS, ZIP, PICKLE):
         tensors, known = state_dicts.read_state_dict(source, what)
-        found = torch_names.to_weights(tensors, steps, str(source), rules)
-        found.preprocessing = known
-        return found
+        weights = torch_names.to_weights(tensors, steps, str(source), rules)
+        weights.preprocessing = known
+        return weights
     return read_weights(source)
 
 

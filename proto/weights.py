@@ -6,9 +6,10 @@ memory than the file and the arrays.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from . import hdf5
@@ -67,7 +68,7 @@ class Weights(Sequence[LayerBlobs]):
 
     path: str
     layers: list[LayerBlobs]
-    preprocessing: list[Preprocessing] = field(default_factory=list)
+    preprocessing: list[Preprocessing] = dataclasses.field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.layers)

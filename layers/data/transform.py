@@ -79,9 +79,9 @@ class Transform:
     ``crop_size`` takes a square: anywhere in the image in TRAIN, at floor((size - crop) / 2) in
     TEST. ``mirror`` flips each sample with probability 1/2, in both phases. ``mean`` is an image
     (channels, height, width), of which the same window is subtracted, or one value or a value for
-    each channel; ``scale`` is one value or a value for each channel. ``mode`` (force_color, force_gray) only affects encoded images. ``preparation`` is
-    what is done before the crop beyond Caffe; ``channel_order`` is that of raw images, which is
-    only written down.
+    each channel; ``scale`` is one value or a value for each channel. ``mode`` (force_color,
+    force_gray) only affects encoded images. ``preparation`` is what is done before the crop beyond
+    Caffe; ``channel_order`` is that of raw images, which is only written down.
     """
 
     def __init__(

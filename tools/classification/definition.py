@@ -1,0 +1,198 @@
+"""From what a user names (a zoo model, a prototxt, a snapshot) to a net that takes images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...layers.data.prefetched import PrefetchedSource
+from ...layers.data.preprocessing import BGR, of_layer
+from ...layers.imports import import_named
+from ...layers.registry import find
+from ...model_zoo import index, zoo
+from ...netdef.blueprint import load_definition
+from ...netdef.deploy import deploy
+from ...netdef.state import State, effective_layers
+from ...proto.caffe_pb2 import TEST, LayerParameter, NetParameter, Preprocessing
+from ...proto.errors import ConfigError, LayerError, SnapshotError, nearest
+from ...proto.files import read_net
+from ...proto.mapped import mapped
+from ...proto.positions import Document
+from ...proto.recognise import HDF5, NET, PICKLE, SAFETENSORS, STATE, TEXT, ZIP, recognise
+from ...proto.weights import read_net_message, read_preprocessing
+from .overrides import Overrides
+
+if TYPE_CHECKING:
+    from ...proto.blocks import Settings
+
+#: Gives the shape (channels, height, width) of the first image, for nets that do not say theirs.
+FirstImage = Callable[[], tuple[int, int, int]]
+
+
+@dataclass(slots=True)
+class Definition:
+    """A net with an Input layer for images, and what is known about it.
+
+    ``known`` says how images are prepared, and who says so, in the order of who is believed:
+    ``certain`` of them before what the weights say, the others after it. ``record_order`` is the
+    order of channels in raw records.
+    """
+
+    name: str
+    net: NetParameter
+    image: str
+    weights: str | Path | None = None
+    known: list[tuple[str, Preprocessing]] = field(default_factory=list)
+    certain: int = 0
+    classes: Sequence[str] = ()
+    record_order: str = BGR
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is asked for: the model, and what to do differently."""
+
+    model: str
+    weights: str = ""
+    settings: Settings | None = None
+    stages: Sequence[str] = ()
+    overrides: Overrides = field(default_factory=Overrides)
+
+
+def define(wish: Wish, first_image: FirstImage) -> Definition:
+    """The net that ``wish`` names; ConfigError or SnapshotError if it names none."""
+    name = wish.model.removeprefix(f"{zoo.SCHEME}:")
+    path = Path(wish.model)
+    if not path.is_file():
+        if name.partition("@")[0] in index.models() or wish.model != name:
+            return _of_zoo(name, wish)
+        raise ConfigError(
+            f"{wish.model}: there is no such file, and no such model in the zoo"
+            f"{nearest(name, index.models())} (see cortado zoo list)"
+        )
+    with mapped(path) as view:
+        what = recognise(view)
+    if what == TEXT:
+        return _of_prototxt(path, wish, first_image)
+    if what == NET:
+        return _of_snapshot(path, wish, first_image)
+    if what in (HDF5, SAFETENSORS, ZIP, PICKLE):
+        raise ConfigError(
+            f"{path}: holds weights without their net; name the net's prototxt and give these as "
+            f"--weights {path}"
+        )
+    hint = "; name the .caffemodel beside it" if what == STATE else ""
+    raise SnapshotError(f"{path}: must be a prototxt or a .caffemodel, but is {what}{hint}")
+
+
+def _of_zoo(name: str, wish: Wish) -> Definition:
+    model, chosen = index.split_name(name)
+    weights: str | Path = _weights(wish) or f"{zoo.SCHEME}:{name}"
+    way = model.preprocessing
+    if isinstance(weights, str):  # a name: perhaps that of another model's weights
+        named, chosen = index.split_name(weights.partition(":")[2])
+        way = named.find_weights(chosen).preprocessing
+    net = zoo.deployed(model)
+    return Definition(
+        name, net, zoo.INPUT, weights, [("the zoo", way.to_message(zoo.INPUT))], 0,
+        zoo.class_names(model.name),
+    )  # fmt: skip
+
+
+def _weights(wish: Wish) -> str | Path | None:
+    """A path, because a comma belongs to the file's name here; or a name such as zoo:lenet."""
+    from ...proto import schemes
+
+    if not wish.weights:
+        return None
+    return wish.weights if schemes.opener_of(wish.weights) else Path(wish.weights)
+
+
+def _of_prototxt(path: Path, wish: Wish, first_image: FirstImage) -> Definition:
+    document = read_net(path, wish.settings)
+    found = _with_input(document, wish, first_image)
+    found.weights = _weights(wish)
+    if found.weights is None:
+        raise ConfigError(f"{path}: --weights FILE is needed: a prototxt holds none")
+    return found
+
+
+def _of_snapshot(path: Path, wish: Wish, first_image: FirstImage) -> Definition:
+    message = read_net_message(path)
+    for layer in message.layer:  # they were chosen for a phase, which no longer matters
+        del layer.include[:], layer.exclude[:]
+        layer.ClearField("phase")
+    recorded = {each.blob: each for each in read_preprocessing(path)}
+    found = _with_input(load_definition(message), wish, first_image, recorded)
+    found.weights = _weights(wish) or path
+    found.name = str(path)
+    return found
+
+
+def _with_input(
+    document: Document[NetParameter],
+    wish: Wish,
+    first_image: FirstImage,
+    recorded: dict[str, Preprocessing] | None = None,
+) -> Definition:
+    """The net without its data layers, losses and accuracies, as ``cortado test`` chooses layers.
+
+    The shape of its images is what ``recorded`` says, else what the data layer makes of the first.
+    """
+    import_named(document)
+    shapes: dict[str, tuple[int, ...]] = {}
+    known: list[tuple[str, Preprocessing]] = []
+    order = BGR
+    for layer in _image_layers(document, wish.stages):
+        blob = layer.top[0]
+        order = layer.transform_param.channel_order
+        record = (recorded or {}).get(blob)
+        if record is None:
+            record = _described(layer, wish.overrides, first_image())
+            known.append((f"the data layer {layer.name!r}", record))
+        # The flags may cut out another size; the net then gets that.
+        record = wish.overrides.apply(record)
+        shapes[blob] = (1, record.channels, record.height, record.width)
+    net = deploy(document, shapes, wish.stages)
+    net.caffe_quirks = document.message.caffe_quirks
+    net.preprocessing.extend((recorded or {}).values())
+    image = _image_input(net)
+    known = [(who, each) for who, each in known if each.blob == image]
+    return Definition(net.name, net, image, known=known, certain=len(known), record_order=order)
+
+
+def _image_layers(document: Document[NetParameter], stages: Sequence[str]) -> list[LayerParameter]:
+    """The layers that read images from databases or files in the phase TEST."""
+    specs = effective_layers(document, State(TEST, stages=frozenset(stages)), [])
+    found = []
+    for spec in specs:
+        try:
+            is_source = issubclass(find(spec.message.type), PrefetchedSource)
+        except LayerError:
+            continue  # reported when the net is built
+        if is_source and spec.message.top:
+            found.append(spec.message)
+    return found
+
+
+def _described(
+    layer: LayerParameter, overrides: Overrides, image: tuple[int, int, int]
+) -> Preprocessing:
+    plain = LayerParameter()
+    plain.CopyFrom(layer)
+    overrides.silence(plain)
+    try:
+        return of_layer(plain, image)
+    except LayerError as error:
+        raise ConfigError(f"layer {layer.name!r}: {error}") from None
+
+
+def _image_input(net: NetParameter) -> str:
+    """The only input of the net, which must take images."""
+    inputs = [top for layer in net.layer if layer.type == "Input" for top in layer.top]
+    if len(inputs) != 1:
+        listed = ", ".join(inputs) or "none"
+        raise ConfigError(f"net {net.name!r}: must have one input, images, but has {listed}")
+    return inputs[0]
