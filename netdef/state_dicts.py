@@ -8,10 +8,11 @@ refuses every object that is no plain tensor or container.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,27 +46,48 @@ def read_state_dict(
     """
     content: Mapping[Any, Any]
     if what == SAFETENSORS:
-        content, known = _read_safetensors(path)
+        with _safetensors(path) as file:
+            content = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            known = (file.metadata() or {}).get(preprocessing.KEY)
     else:
         content = _unwrapped(_read_torch(path))
-        metadata = getattr(content, "_metadata", None)
-        known = metadata.get(preprocessing.KEY) if isinstance(metadata, Mapping) else None
+        known = _torch_metadata(content)
     tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
     if not tensors:
         raise SnapshotError(f"{path}: holds no tensors by name")
     for prefix in _PREFIXES:
         if all(name.startswith(prefix) for name in tensors):
             tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-    return tensors, preprocessing.from_json(known, path) if isinstance(known, str) else []
+    return tensors, _records(known, path)
 
 
-def _read_safetensors(path: str | os.PathLike[str]) -> tuple[StateDict, str | None]:
+def read_preprocessing(path: str | os.PathLike[str], what: str) -> list[Preprocessing]:
+    """How images were prepared, as far as the file says so; of safetensors only the head is read.
+
+    SnapshotError as for :func:`read_state_dict`.
+    """
+    if what != SAFETENSORS:
+        return _records(_torch_metadata(_unwrapped(_read_torch(path))), path)
+    with _safetensors(path) as file:
+        return _records((file.metadata() or {}).get(preprocessing.KEY), path)
+
+
+def _records(known: object, path: str | os.PathLike[str]) -> list[Preprocessing]:
+    return preprocessing.from_json(known, path) if isinstance(known, str) else []
+
+
+def _torch_metadata(content: Mapping[Any, Any]) -> object:
+    metadata = getattr(content, "_metadata", None)
+    return metadata.get(preprocessing.KEY) if isinstance(metadata, Mapping) else None
+
+
+@contextlib.contextmanager
+def _safetensors(path: str | os.PathLike[str]) -> Iterator[Any]:
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return tensors, (file.metadata() or {}).get(preprocessing.KEY)
+            yield file
     except (SafetensorError, OSError, ValueError) as error:
         raise SnapshotError(f"{path}: damaged safetensors file: {_first_line(error)}") from None
 

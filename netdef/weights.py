@@ -20,6 +20,7 @@ from ..proto.weights import (
     BlobArray,
     LayerBlobs,
     Weights,
+    read_preprocessing,
     read_weights,
     write_weights,
     write_weights_hdf5,
@@ -111,6 +112,19 @@ def read(
         weights.preprocessing = known
         return weights
     return read_weights(source)
+
+
+def recorded(source: str | Path) -> list[Preprocessing]:
+    """How the images that weights were trained on were prepared, whatever the format; reads as
+    little else as that allows. Empty where the file is silent."""
+    if found := schemes.opener_of(str(source)):
+        opener, name = found
+        return opener(name).preprocessing
+    with mapped(source) as view:
+        what = recognise(view)
+    if what in (SAFETENSORS, ZIP, PICKLE):
+        return state_dicts.read_preprocessing(source, what)
+    return read_preprocessing(source)
 
 
 def _several(source: WeightsSource) -> Iterable[str | Path | Weights]:

@@ -69,7 +69,7 @@ def summary(record: Preprocessing) -> str:
         parts.append(f"of images of {record.image_height}x{record.image_width}")
     if record.crop_size:
         parts.append(f"crop {record.crop_size}")
-    return ", ".join([*parts, f"mean {_text(_mean(record))}", f"scale {_text(_scale(record))}"])
+    return ", ".join([*parts, f"mean {_text(mean_of(record))}", f"scale {_text(scale_of(record))}"])
 
 
 def contradictions(first: Preprocessing, second: Preprocessing) -> list[tuple[str, str, str]]:
@@ -83,7 +83,7 @@ def contradictions(first: Preprocessing, second: Preprocessing) -> list[tuple[st
         ("resize", _resize(first), _resize(second)),
     ]
     found = [pair for pair in pairs if pair[1] and pair[2] and pair[1] != pair[2]]
-    for what, of in (("mean", _mean), ("scale", _scale)):
+    for what, of in (("mean", mean_of), ("scale", scale_of)):
         one, other = of(first), of(second)
         if one.shape != other.shape or not np.allclose(one, other, rtol=1e-5, atol=1e-6):
             found.append((what, one, other))
@@ -101,14 +101,15 @@ def _resize(record: Preprocessing) -> tuple[int, ...]:
     return (record.resize_height, record.resize_width) if record.resize_height else ()
 
 
-def _mean(record: Preprocessing) -> np.ndarray:
-    """One value a channel, or an image."""
+def mean_of(record: Preprocessing) -> np.ndarray:
+    """What is subtracted: one value a channel, or an image (channels, height, width)."""
     if record.HasField(_MEAN):
         return np.array(record.mean_image.data, np.float32).reshape(record.mean_image.shape.dim)
     return _each_channel(record, record.mean_value or [0.0])
 
 
-def _scale(record: Preprocessing) -> np.ndarray:
+def scale_of(record: Preprocessing) -> np.ndarray:
+    """What the rest is multiplied by, one value a channel."""
     return _each_channel(record, record.scale_value or [record.scale])
 
 

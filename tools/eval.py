@@ -1,8 +1,8 @@
 """Evaluate a trained model on labelled images: top-1 and top-5, each class, what is confused.
 
-MODEL is a model of the zoo (with --weights, else its published ones), a net prototxt with --weights,
-or a .caffemodel, which holds its net. --data is an LMDB or LevelDB, a folder with a folder for each
-class, or a list as of an ImageData layer (with --root).
+MODEL is a model of the zoo (with --weights, else its published ones), a net prototxt with
+--weights, or a .caffemodel, which holds its net. --data is an LMDB or LevelDB, a folder with a
+folder for each class, or a list as of an ImageData layer (with --root).
 
 Images are prepared as the model wants it: as the data layer of a prototxt does in TEST, else as the
 weights recorded in training, else as the zoo says. --crops 10 takes the mean over the four corners,
@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import logging
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..proto.errors import ConfigError, DataError
@@ -31,6 +30,7 @@ from .variables import configure_set, settings
 
 if TYPE_CHECKING:
     from .classification.model import Model
+    from .classification.samples import Samples
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     from ..netdef.execution import prepared_process
     from .classification import report
     from .classification.evaluation import evaluate
-    from .classification.samples import first_shape, open_samples
+    from .classification.samples import open_samples
 
     if not args.data:
         raise ConfigError("cortado eval: --data is needed: a database, a folder or a list")
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     where = device.first(args.gpu)
     samples = open_samples(args.data, args.root)
     with prepared_process(where, args.threads or 0):
-        model = open_classifier(args, where, lambda: first_shape(samples))
+        model = open_classifier(args, where, samples)
         views = Views(int(args.crops), args.flip)
         if views.crops == 10 and not model.preprocessing.transform.crop_size:
             raise ConfigError(
@@ -107,11 +107,10 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def open_classifier(
-    args: argparse.Namespace, where: str, first_image: Callable[[], tuple[int, int, int]]
-) -> Model:
-    """The model that the flags describe."""
+def open_classifier(args: argparse.Namespace, where: str, samples: Samples) -> Model:
+    """The model that the flags describe, for ``samples``."""
     from .classification.model import open_model
+    from .classification.samples import first_shape
 
     return open_model(
         args.model,
@@ -119,7 +118,8 @@ def open_classifier(
         overrides=overrides.Overrides.from_flags(args),
         settings=settings(args),
         stages=comma_list(args.stage),
-        first_image=first_image,
+        stored=samples.stored,
+        first_image=lambda: first_shape(samples),
         labels=args.labels,
         output=args.output,
         batch=args.batch,

@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any
 from ..proto.errors import ConfigError, DataError
 from . import device
 from .check import aligned
-from .classification.contradictions import report_data_layers
 from .classification.names import class_names
 from .flags import at_least, comma_list, named
 
@@ -54,6 +53,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     draw = KINDS[args.kind]
     from ..netdef import Net
+    from .classification.contradictions import report_data_layers
 
     net = Net(
         args.net,

@@ -125,13 +125,13 @@ class Preprocessing:
     def views(self, source: ImageSource, views: Views, order: str = BGR) -> Tensor:
         """The inputs for the views of one image, (views, channels, height, width)."""
         if isinstance(source, np.ndarray):
-            return self.of_picture(Picture(np.atleast_3d(source), interleaved=True), order, views)
+            return self.of_picture(Picture(np.atleast_3d(source), interleaved=True), views, order)
         mode = self.transform.mode
         if isinstance(source, bytes):
             image = images.decode(source, mode)
         else:
             image = images.read(source, mode)
-        return self.of_picture(Picture(image, interleaved=True), BGR, views)
+        return self.of_picture(Picture(image, interleaved=True), views)
 
     def batch(self, sources: Sequence[ImageSource], order: str = BGR) -> Tensor:
         """The inputs for several images, (images, channels, height, width)."""
@@ -142,12 +142,18 @@ class Preprocessing:
         """How encoded records of a database are decoded, which are not turned as files may be."""
         return images.GRAY if self.channel_order == GRAY else images.NATIVE
 
-    def of_picture(self, picture: Picture, order: str = BGR, views: Views = CENTRE) -> Tensor:
-        """The inputs for the views of an image, (views, channels, height, width)."""
+    def of_picture(
+        self, picture: Picture, views: Views = CENTRE, order: str = BGR, stored: bool = False
+    ) -> Tensor:
+        """The inputs for the views of an image, (views, channels, height, width).
+
+        Images ``stored`` in a database are taken as a data layer takes them, without bringing them
+        to :attr:`image_size`.
+        """
         found = picture.shape
         picture = self._in_channels(picture, order)
         size = self.image_size
-        if size and picture.shape[1:] != size and self.transform.preparation.resize is None:
+        if size and not (stored or self.transform.preparation.resize or picture.shape[1:] == size):
             picture = Picture(resized(picture.with_channels_last(), *size), interleaved=True)
         if (shape := self.transform.top_shape(picture.shape)) != self.shape:
             raise DataError(

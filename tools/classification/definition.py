@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from ...layers.data.prefetched import PrefetchedSource
@@ -15,6 +16,7 @@ from ...model_zoo import index, zoo
 from ...netdef.blueprint import load_definition
 from ...netdef.deploy import deploy
 from ...netdef.state import State, effective_layers
+from ...netdef.weights import recorded
 from ...proto.caffe_pb2 import TEST, LayerParameter, NetParameter, Preprocessing
 from ...proto.errors import ConfigError, LayerError, SnapshotError, nearest
 from ...proto.files import read_net
@@ -52,13 +54,17 @@ class Definition:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What is asked for: the model, and what to do differently."""
+    """What is asked for: the model, and what to do differently.
+
+    Images that are not ``stored`` in a database come as files of any size.
+    """
 
     model: str
     weights: str = ""
     settings: Settings | None = None
     stages: Sequence[str] = ()
     overrides: Overrides = field(default_factory=Overrides)
+    stored: bool = False
 
 
 def define(wish: Wish, first_image: FirstImage) -> Definition:
@@ -112,10 +118,12 @@ def _weights(wish: Wish) -> str | Path | None:
 
 def _of_prototxt(path: Path, wish: Wish, first_image: FirstImage) -> Definition:
     document = read_net(path, wish.settings)
-    found = _with_input(document, wish, first_image)
-    found.weights = _weights(wish)
-    if found.weights is None:
+    weights = _weights(wish)
+    if weights is None:
         raise ConfigError(f"{path}: --weights FILE is needed: a prototxt holds none")
+    sizes = {} if wish.stored else {each.blob: each for each in recorded(weights)}
+    found = _with_input(document, wish, first_image, sizes=sizes)
+    found.weights = weights
     return found
 
 
@@ -124,8 +132,8 @@ def _of_snapshot(path: Path, wish: Wish, first_image: FirstImage) -> Definition:
     for layer in message.layer:  # they were chosen for a phase, which no longer matters
         del layer.include[:], layer.exclude[:]
         layer.ClearField("phase")
-    recorded = {each.blob: each for each in read_preprocessing(path)}
-    found = _with_input(load_definition(message), wish, first_image, recorded)
+    known = {each.blob: each for each in read_preprocessing(path)}
+    found = _with_input(load_definition(message), wish, first_image, known)
     found.weights = _weights(wish) or path
     found.name = str(path)
     return found
@@ -135,11 +143,13 @@ def _with_input(
     document: Document[NetParameter],
     wish: Wish,
     first_image: FirstImage,
-    recorded: dict[str, Preprocessing] | None = None,
+    records: Mapping[str, Preprocessing] = MappingProxyType({}),
+    sizes: Mapping[str, Preprocessing] = MappingProxyType({}),
 ) -> Definition:
     """The net without its data layers, losses and accuracies, as ``cortado test`` chooses layers.
 
-    The shape of its images is what ``recorded`` says, else what the data layer makes of the first.
+    ``records`` are believed by their blob. Otherwise the shape of its images is what the data layer
+    makes of images of the size that ``sizes`` records, or of the first image.
     """
     import_named(document)
     shapes: dict[str, tuple[int, ...]] = {}
@@ -148,16 +158,16 @@ def _with_input(
     for layer in _image_layers(document, wish.stages):
         blob = layer.top[0]
         order = layer.transform_param.channel_order
-        record = (recorded or {}).get(blob)
+        record = records.get(blob)
         if record is None:
-            record = _described(layer, wish.overrides, first_image())
+            record = _described(layer, wish.overrides, sizes.get(blob), first_image)
             known.append((f"the data layer {layer.name!r}", record))
         # The flags may cut out another size; the net then gets that.
         record = wish.overrides.apply(record)
         shapes[blob] = (1, record.channels, record.height, record.width)
     net = deploy(document, shapes, wish.stages)
     net.caffe_quirks = document.message.caffe_quirks
-    net.preprocessing.extend((recorded or {}).values())
+    net.preprocessing.extend(records.values())
     image = _image_input(net)
     known = [(who, each) for who, each in known if each.blob == image]
     return Definition(net.name, net, image, known=known, certain=len(known), record_order=order)
@@ -178,15 +188,28 @@ def _image_layers(document: Document[NetParameter], stages: Sequence[str]) -> li
 
 
 def _described(
-    layer: LayerParameter, overrides: Overrides, image: tuple[int, int, int]
+    layer: LayerParameter,
+    overrides: Overrides,
+    trained: Preprocessing | None,
+    first_image: FirstImage,
 ) -> Preprocessing:
+    """What the data layer does, to images of the size of those that were ``trained`` on if that is
+    recorded, else to the first one."""
     plain = LayerParameter()
     plain.CopyFrom(layer)
     overrides.silence(plain)
+    known = trained is not None and trained.image_height > 0
+    if trained is not None and known:
+        image = (trained.channels, trained.image_height, trained.image_width)
+    else:
+        image = first_image()
     try:
-        return of_layer(plain, image)
+        record = of_layer(plain, image)
     except LayerError as error:
         raise ConfigError(f"layer {layer.name!r}: {error}") from None
+    if known and not (record.resize_side or record.resize_height):
+        record.image_height, record.image_width = image[1:]
+    return record
 
 
 def _image_input(net: NetParameter) -> str:

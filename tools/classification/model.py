@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ...layers.data.preprocessing import CENTRE, ImageSource, Preprocessing, Views
+from ...layers.data.preprocessing import BGR, CENTRE, ImageSource, Preprocessing, Views
 from ...netdef import Net
 from ...netdef.deploy import outputs
 from ...netdef.execution import Execution
@@ -75,9 +75,11 @@ class Model:
         self._image = definition.image
         self.batch: int = net.inputs[self._image][0]
 
-    def classify(self, images: Sequence[ImageSource], views: Views = CENTRE) -> Tensor:
+    def classify(
+        self, images: Sequence[ImageSource], views: Views = CENTRE, order: str = BGR
+    ) -> Tensor:
         """Probabilities (images, classes) of image files, their bytes, or arrays (height, width,
-        channels) from 0 to 255 in BGR; the mean over the ``views`` of each.
+        channels) from 0 to 255 with channels in ``order``; the mean over the ``views`` of each.
 
         DataError, with its name, for an image that cannot be read or does not fit.
         """
@@ -85,7 +87,8 @@ class Model:
         parts = []
         for start in range(0, len(images), size):
             inputs = [
-                self.preprocessing.views(each, views) for each in images[start : start + size]
+                self.preprocessing.views(each, views, order)
+                for each in images[start : start + size]
             ]
             parts.append(self.scores(torch.stack(inputs)).probabilities)
         return torch.cat(parts) if parts else torch.empty(0, len(self.names))
@@ -120,6 +123,7 @@ def open_model(
     overrides: Overrides | None = None,
     settings: Settings | None = None,
     stages: Sequence[str] = (),
+    stored: bool = False,
     first_image: FirstImage | None = None,
     labels: str = "",
     output: str = "",
@@ -133,12 +137,12 @@ def open_model(
     Images are prepared as ``overrides`` say, else as the data layer of a prototxt does, else as the
     weights recorded in training, else as the zoo or the Input layer says; where two of these differ
     a warning says so. ``settings`` are variables of a prototxt, ``stages`` those of its state;
-    ``labels`` a file with the names of the classes. ``first_image`` tells the shape of the images
-    for a net whose data layer leaves that to its data. ConfigError, SnapshotError or DataError for
-    what does not fit together.
+    ``labels`` a file with the names of the classes. Images are ``stored`` in a database or come as
+    files; ``first_image`` tells the shape of the first for a net whose data layer leaves that to
+    its data. ConfigError, SnapshotError or DataError for what does not fit together.
     """
     overrides = overrides or Overrides()
-    wish = Wish(model, weights, settings, stages, overrides)
+    wish = Wish(model, weights, settings, stages, overrides, stored)
     definition = define(wish, first_image or _unknown_shape)
     scores = _output(definition, output)
     softmax = _without_softmax(definition.net, scores)
@@ -243,7 +247,7 @@ def _record(
                 "neither the net nor its weights say how images are prepared: they become "
                 "%s without mean or scale (see --mean, --scale)", "x".join(map(str, shape)),
             )  # fmt: skip
-    chosen = overrides.apply(record)
+    chosen = overrides.apply(record, shape)
     if not overrides.is_empty:
         contradictions.report(("the flags", chosen), [(origin, record)] if candidates else [])
         origin = f"{origin} and the flags" if candidates else "the flags"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,8 +71,12 @@ class Overrides:
             layer.transform_param.ClearField("mean_file")
             layer.transform_param.ClearField("mean_value")
 
-    def apply(self, record: Preprocessing) -> Preprocessing:
-        """A copy of ``record`` that says what the flags say."""
+    def apply(self, record: Preprocessing, shape: Sequence[int] = ()) -> Preprocessing:
+        """A copy of ``record`` that says what the flags say.
+
+        Where images are resized and nothing is said of a crop, the centre of the size of the input,
+        ``shape`` (channels, height, width), is cut out.
+        """
         from ...proto.caffe_pb2 import Preprocessing
 
         found = Preprocessing()
@@ -84,8 +89,7 @@ class Overrides:
                 found.resize_side = self.resize[0]
             else:
                 found.resize_height, found.resize_width = self.resize
-            if not found.crop_size and len(self.resize) == 2:
-                found.height, found.width = self.resize
+            self._fit(found, shape)
         if self.crop is not None:
             found.crop_size = found.height = found.width = self.crop
         if self.mean is not None:
@@ -98,6 +102,15 @@ class Overrides:
         if self.channel_order:
             found.channel_order = self.channel_order
         return found
+
+    def _fit(self, record: Preprocessing, shape: Sequence[int]) -> None:
+        """Say what becomes of a resized image where nothing was said of a crop."""
+        if record.crop_size or self.crop is not None:
+            return
+        if shape and shape[1] == shape[2]:
+            record.crop_size, (record.height, record.width) = shape[1], shape[1:]
+        elif len(self.resize) == 2:
+            record.height, record.width = self.resize
 
 
 def _set_mean(record: Preprocessing, mean: np.ndarray) -> None:

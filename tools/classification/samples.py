@@ -24,9 +24,14 @@ from ...proto.errors import DataError
 
 
 class Samples(Protocol):
-    """Images with labels, in an order, each with a key. ``classes`` names the labels, if known."""
+    """Images with labels, in an order, each with a key.
+
+    ``classes`` names the labels, if known; ``stored`` says whether they lie in a database, as a
+    data layer reads them.
+    """
 
     classes: Sequence[str]
+    stored: bool
 
     def __len__(self) -> int: ...
 
@@ -45,6 +50,8 @@ class Samples(Protocol):
 
 class Records:
     """The records of a database, in the order of their keys."""
+
+    stored = True
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -65,6 +72,8 @@ class Records:
 
 class Files:
     """Image files, below ``root``, in the order of a list."""
+
+    stored = False
 
     def __init__(self, root: str, listed: Sequence[ListedImage], classes: Sequence[str]) -> None:
         self._root = root
@@ -155,7 +164,8 @@ class Preparer:
                 number = self._number(label)
                 # Decoded images are BGR whatever the records that are stored raw.
                 order = BGR if picture.interleaved else self._order
-                parts.append(self._preprocessing.of_picture(picture, order, self._views))
+                stored = self._samples.stored
+                parts.append(self._preprocessing.of_picture(picture, self._views, order, stored))
             except DataError as error:
                 found.bad.append((key, str(error)))
                 continue
