@@ -110,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
 def open_classifier(args: argparse.Namespace, where: str, samples: Samples) -> Model:
     """The model that the flags describe, for ``samples``."""
     from .classification.model import open_model
-    from .classification.samples import first_shape
+    from .classification.samples import first_picture
 
     return open_model(
         args.model,
@@ -119,7 +119,7 @@ def open_classifier(args: argparse.Namespace, where: str, samples: Samples) -> M
         settings=settings(args),
         stages=comma_list(args.stage),
         stored=samples.stored,
-        first_image=lambda: first_shape(samples),
+        first_image=lambda: first_picture(samples),
         labels=args.labels,
         output=args.output,
         batch=args.batch,

@@ -204,9 +204,11 @@ def described(
     return message
 
 
-def of_layer(layer: caffe_pb2.LayerParameter, image: Sequence[int]) -> caffe_pb2.Preprocessing:
+def of_layer(
+    layer: caffe_pb2.LayerParameter, image: Sequence[int], order: str = ""
+) -> caffe_pb2.Preprocessing:
     """What a layer's ``transform_param`` and ``image_data_param`` say is done in the phase TEST to
-    images of the shape ``image`` (channels, height, width).
+    images of the shape ``image`` (channels, height, width) with channels in ``order``.
 
     LayerError or DataError for what cannot work. The layer's own source is not looked at.
     """
@@ -219,4 +221,4 @@ def of_layer(layer: caffe_pb2.LayerParameter, image: Sequence[int]) -> caffe_pb2
         channels = 3 if transform.mode == images.COLOR else 1
     elif not sizes.is_color:
         channels = 1
-    return described(layer, transform, transform.top_shape((channels, height, width)))
+    return described(layer, transform, transform.top_shape((channels, height, width)), order)

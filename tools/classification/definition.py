@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ...layers.data.prefetched import PrefetchedSource
 from ...layers.data.preprocessing import BGR, of_layer
+from ...layers.data.transform import Picture
 from ...layers.imports import import_named
 from ...layers.registry import find
 from ...model_zoo import index, zoo
@@ -29,8 +30,8 @@ from .overrides import Overrides
 if TYPE_CHECKING:
     from ...proto.blocks import Settings
 
-#: Gives the shape (channels, height, width) of the first image, for nets that do not say theirs.
-FirstImage = Callable[[], tuple[int, int, int]]
+#: Gives the first image, for nets whose data layers leave its shape to their data.
+FirstImage = Callable[[], Picture]
 
 
 @dataclass(slots=True)
@@ -168,6 +169,9 @@ def _with_input(
     net = deploy(document, shapes, wish.stages)
     net.caffe_quirks = document.message.caffe_quirks
     net.preprocessing.extend(records.values())
+    for layer in net.layer:
+        if layer.type == "Input" and layer.top[0] in records:
+            layer.ClearField("transform_param")  # the record knows better what became of it
     image = _image_input(net)
     known = [(who, each) for who, each in known if each.blob == image]
     return Definition(net.name, net, image, known=known, certain=len(known), record_order=order)
@@ -193,23 +197,33 @@ def _described(
     trained: Preprocessing | None,
     first_image: FirstImage,
 ) -> Preprocessing:
-    """What the data layer does, to images of the size of those that were ``trained`` on if that is
-    recorded, else to the first one."""
+    """What the data layer does, to images like those that were ``trained`` on if that is recorded,
+    else to the first one."""
     plain = LayerParameter()
     plain.CopyFrom(layer)
     overrides.silence(plain)
-    known = trained is not None and trained.image_height > 0
-    if trained is not None and known:
-        image = (trained.channels, trained.image_height, trained.image_width)
+    if trained is not None:
+        shape, order = _size_trained(trained), trained.channel_order
     else:
-        image = first_image()
+        first = first_image()
+        # Decoded images are BGR, whatever is said of raw records.
+        shape, order = first.shape, BGR if first.interleaved else ""
     try:
-        record = of_layer(plain, image)
+        record = of_layer(plain, shape, order)
     except LayerError as error:
         raise ConfigError(f"layer {layer.name!r}: {error}") from None
-    if known and not (record.resize_side or record.resize_height):
-        record.image_height, record.image_width = image[1:]
+    if trained is not None and not (record.resize_side or record.resize_height):
+        record.image_height, record.image_width = trained.image_height, trained.image_width
     return record
+
+
+def _size_trained(trained: Preprocessing) -> tuple[int, ...]:
+    """The shape of an image of the training; where they had several sizes, of one that fits."""
+    if trained.image_height:
+        return trained.channels, trained.image_height, trained.image_width
+    if trained.HasField("mean_image"):
+        return tuple(trained.mean_image.shape.dim)
+    return trained.channels, trained.height, trained.width
 
 
 def _image_input(net: NetParameter) -> str:

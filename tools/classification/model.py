@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ...layers.data.preprocessing import BGR, CENTRE, ImageSource, Preprocessing, Views
+from ...layers.data.transform import Picture
 from ...netdef import Net
 from ...netdef.deploy import outputs
 from ...netdef.execution import Execution
@@ -143,7 +144,7 @@ def open_model(
     """
     overrides = overrides or Overrides()
     wish = Wish(model, weights, settings, stages, overrides, stored)
-    definition = define(wish, first_image or _unknown_shape)
+    definition = define(wish, first_image or _unknown)
     scores = _output(definition, output)
     softmax = _without_softmax(definition.net, scores)
     if softmax:
@@ -172,7 +173,7 @@ def open_model(
     )
 
 
-def _unknown_shape() -> tuple[int, int, int]:
+def _unknown() -> Picture:
     raise ConfigError(
         "the size of the images is not known: the net's data layer leaves it to its data; name a "
         "snapshot, which records it, or a net with an Input layer"

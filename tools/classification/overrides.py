@@ -65,11 +65,12 @@ class Overrides:
         )
 
     def silence(self, layer: LayerParameter) -> None:
-        """Take out of a data layer's ``transform_param`` the mean that is replaced: its file need
-        not be there."""
-        if self.mean is not None and layer.HasField("transform_param"):
+        """Take out of a data layer's ``transform_param`` a mean file that is replaced and is not
+        there."""
+        if self.mean is None or not layer.HasField("transform_param"):
+            return
+        if not Path(layer.transform_param.mean_file).is_file():
             layer.transform_param.ClearField("mean_file")
-            layer.transform_param.ClearField("mean_value")
 
     def apply(self, record: Preprocessing, shape: Sequence[int] = ()) -> Preprocessing:
         """A copy of ``record`` that says what the flags say.

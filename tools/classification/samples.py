@@ -110,15 +110,15 @@ def open_samples(path: str, root: str = "") -> Samples:
     return Files(f"{path.rstrip('/')}/", listed, classes)
 
 
-def first_shape(samples: Samples) -> tuple[int, int, int]:
-    """Channels, height and width of the first image that can be read; DataError if none can."""
+def first_picture(samples: Samples) -> Picture:
+    """The first image that can be read; DataError if none can."""
     reason = "it is empty"
     for sample in samples:
         try:
-            return samples.read(sample, images.NATIVE)[0].shape
+            return samples.read(sample, images.NATIVE)[0]
         except DataError as error:
             reason = f"{samples.key(sample)}: {error}"
-    raise DataError(f"no image can be read: {reason}")
+    raise DataError(f"none of its images can be used: {reason}")
 
 
 @dataclass(slots=True)
