@@ -48,22 +48,23 @@ from one format into another, and with `--verify` proves it layer by layer.
 ## Evaluating
 
 `cortado eval MODEL --data DATA` takes a model of the zoo, a prototxt with `--weights`, or a
-.caffemodel; and an LMDB or LevelDB, a folder with a folder for each class, or a list of images. Images
-are prepared as the model wants it (docs/data.md). On a database the result is that of the net's own
-Accuracy layers under `cortado test`, over every record once.
+.caffemodel; and an LMDB or LevelDB, a folder with a folder for each class, or a list of images.
+Images are prepared as the model wants it ([data](data.md)). On a database the result is that of the
+net's own Accuracy layers under `cortado test`, over every record once.
 
 | flag | effect |
 |---|---|
 | `--crops 10` | the mean over four corners, centre and their mirror images, as for AlexNet |
 | `--flip` | the mean over the image and its mirror image |
-| `--resize`, `--crop`, `--mean`, `--scale`, `--channel_order` | in place of the model's own preprocessing |
+| `--resize`, `--crop`, `--mean`, `--scale`, `--channel_order` | in place of the model's own |
 | `--labels FILE` | names of the classes; else the zoo's, else a `labels.txt` beside the model |
 | `--confusion FILE.png` | the confusion matrix |
 | `--json FILE`, `--csv FILE` | all results; a line for each image |
 | `--limit N`, `--rows N`, `--batch N` | so many images, rows of the tables, crops at once |
 
-Folders are matched with classes by name, or in their order where there are as many. Images that cannot
-be decoded, and labels that the model has no class for, are listed by key, counted and left out.
+Folders are matched with classes by name, or in their order where there are as many. Images that
+cannot be decoded, and labels that the model has no class for, are listed by key, counted and left
+out.
 
 ```python
 from cortado.layers.data.preprocessing import Views

@@ -28,6 +28,7 @@ from ...proto.weights import read_net_message, read_preprocessing
 from .overrides import Overrides
 
 if TYPE_CHECKING:
+    from ...netdef.torch_names import NameRules
     from ...proto.blocks import Settings
 
 #: Gives the first image, for nets whose data layers leave its shape to their data.
@@ -40,7 +41,8 @@ class Definition:
 
     ``known`` says how images are prepared, and who says so, in the order of who is believed:
     ``certain`` of them before what the weights say, the others after it. ``record_order`` is the
-    order of channels in raw records.
+    order of channels in raw records; ``rules`` say how the names of another program's weights
+    become those of the net.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Definition:
     certain: int = 0
     classes: Sequence[str] = ()
     record_order: str = BGR
+    rules: NameRules | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +107,7 @@ def _of_zoo(name: str, wish: Wish) -> Definition:
     net = zoo.deployed(model)
     return Definition(
         name, net, zoo.INPUT, weights, [("the zoo", way.to_message(zoo.INPUT))], 0,
-        zoo.class_names(model.name),
+        zoo.class_names(model.name), rules=zoo.rules(model),
     )  # fmt: skip
 
 

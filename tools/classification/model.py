@@ -14,11 +14,13 @@ from torch import Tensor
 from ...layers.data.preprocessing import BGR, CENTRE, ImageSource, Preprocessing, Views
 from ...layers.data.transform import Picture
 from ...netdef import Net
+from ...netdef import weights as weights_files
 from ...netdef.deploy import outputs
 from ...netdef.execution import Execution
 from ...proto import preprocessing as records
 from ...proto.caffe_pb2 import NetParameter
-from ...proto.errors import ConfigError, DataError
+from ...proto.errors import ConfigError, DataError, WeightsError
+from ...proto.weights import Weights
 from . import contradictions
 from .definition import Definition, FirstImage, Wish, define
 from .names import found_names
@@ -146,12 +148,12 @@ def open_model(
     wish = Wish(model, weights, settings, stages, overrides, stored)
     definition = define(wish, first_image or _unknown)
     scores = _output(definition, output)
-    softmax = _without_softmax(definition.net, scores)
+    softmax = without_softmax(definition.net, scores)
     if softmax:
         scores = softmax
     _set_input(definition, batch, overrides)
     net = Net(definition.net, "TEST", device=device, execution=execution)
-    report = net.load(definition.weights or "")
+    report = net.load(_weights(definition, net))
     if report.untouched:
         logger.warning(
             "%s has no weights for %s: these are as initialised",
@@ -171,6 +173,23 @@ def open_model(
     return Model(
         definition, net, scores, bool(softmax), Preprocessing.from_message(record), origin, names
     )
+
+
+def _weights(definition: Definition, net: Net) -> Weights:
+    """The weights; a state dict may have our names, or those that the zoo has rules for."""
+    source = definition.weights
+    assert source is not None
+    plain = weights_files.read(source, net.steps)
+    if definition.rules is None:
+        return plain
+    wanted = {step.name for step in net.steps if step.layer.blobs}
+    if wanted <= {layer.name for layer in plain}:
+        return plain
+    try:
+        renamed = weights_files.read(source, net.steps, definition.rules)
+    except WeightsError:
+        return plain
+    return max(plain, renamed, key=lambda found: len(wanted & {layer.name for layer in found}))
 
 
 def _unknown() -> Picture:
@@ -197,7 +216,7 @@ def _output(definition: Definition, wanted: str) -> str:
     return found[0]
 
 
-def _without_softmax(net: NetParameter, output: str) -> str:
+def without_softmax(net: NetParameter, output: str) -> str:
     """Take the Softmax that makes ``output`` away, so that its input is what the net gives.
 
     That blob, or an empty string where there is no such layer or others read its input.

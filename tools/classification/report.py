@@ -35,9 +35,10 @@ def check_targets(args: argparse.Namespace) -> None:
 
 def heading(model: Model, views: Views) -> list[str]:
     """What is evaluated, and how its images are prepared."""
+    with_weights = "" if str(model.weights) == model.name else f" with {model.weights}"
     how = "ten crops" if views.crops == 10 else "image and mirror image" if views.flip else "centre"
     return [
-        f"{model.name} with {model.weights}, {len(model.names)} classes",
+        f"{model.name}{with_weights}, {len(model.names)} classes",
         f"preprocessing (from {model.origin}): {summary(model.preprocessing.to_message())}; {how}",
     ]
 
