@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ...layers.base import Shape
 from ...layers.pooling import MAX, Pooling
 from ..steps import Step
 from .readers import plain, running
@@ -50,21 +51,16 @@ def _maximum_along(x: Tensor, axis: int, kernel: int, pad: int) -> Tensor:
 
 def slide_maxima(steps: Sequence[Step]) -> list[Step]:
     """``steps`` with every MAX pooling of overlapping windows at stride 1 along the axes."""
-    return [running(step, SlidingMaximum(step.layer)) if _fits(step) else step for step in steps]
+    result = list(steps)
+    for index, step in enumerate(steps):
+        layer: object = step.layer
+        if type(layer) is Pooling and plain(step) and _fits(layer, step.bottom_shapes[0][2:]):
+            result[index] = running(step, SlidingMaximum(layer))
+    return result
 
 
-def _fits(step: Step) -> bool:
-    layer: object = step.layer
-    return (
-        type(layer) is Pooling
-        and plain(step)
-        and layer.pool == MAX
-        and not layer.with_mask
-        and layer.stride == (1, 1)
-        and layer.kernel is not None
-        and all(2 * p < k <= size for p, k, size in _axes(layer, step))
-    )
-
-
-def _axes(layer: Pooling, step: Step) -> zip[tuple[int, int, int]]:
-    return zip(layer.pad, layer.kernel or (), step.bottom_shapes[0][2:], strict=True)
+def _fits(layer: Pooling, sizes: Shape) -> bool:
+    if layer.pool != MAX or layer.with_mask or layer.stride != (1, 1) or layer.kernel is None:
+        return False
+    axes = zip(layer.pad, layer.kernel, sizes, strict=True)
+    return all(2 * pad < kernel <= size for pad, kernel, size in axes)
