@@ -59,4 +59,5 @@ class Inference:
         self.steps = self.traceable
         dtype = {FP32: torch.float32, BF16: torch.bfloat16}.get(execution.precision)
         if prepack and dtype is not None and passes.packs(dtype):
-            self.steps = passes.prepack(passes.slide_maxima(self.traceable), outputs, dtype)
+            simpler = passes.divide(passes.slide_maxima(self.traceable))
+            self.steps = passes.prepack(simpler, outputs, dtype)
