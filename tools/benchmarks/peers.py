@@ -92,7 +92,8 @@ class OpenCV:
             definition, weights = Path(folder, "net.prototxt"), Path(folder, "net.caffemodel")
             definition.write_text(to_text(net.to_message()))
             net.save(weights)
-            self.net = cv2.dnn.readNetFromCaffe(str(definition), str(weights))
+            reader: Any = cv2.dnn  # version 5 has no reader for Caffe's files, nor its stub
+            self.net = reader.readNetFromCaffe(str(definition), str(weights))
         # As OpenCV knows nothing of torch's threads.
         cv2.setNumThreads(torch.get_num_threads())
         batch = nets.fixed_batch(net)
