@@ -15,7 +15,8 @@ from ..proto.errors import ConfigError, nearest
 from ..proto.weights import LayerBlobs
 from . import blueprint, layout, memory, passes, weights
 from .blueprint import NetSource
-from .execution import Execution, compiled
+from .compilation import compiled
+from .execution import Execution
 from .inference import Inference
 from .parameters import ParamRef, Tie
 from .steps import SourceStep, Step
@@ -338,6 +339,7 @@ class Net(nn.Module):
             self._inference = Inference(
                 self._fast_steps, layers, self.outputs, self.execution, prepack=on_cpu
             )
+            self._compiled = compiled(self._run_steps, self.execution, frozen=True)
 
     def arranged(self, blob: Tensor) -> Tensor:
         """``blob`` in the memory layout in which this net runs."""
