@@ -42,7 +42,7 @@ def _version(tensor: Tensor) -> int:
 class Inference:
     """Steps that hold copies of the weights: normalisation folded in, and prepacked on a CPU.
 
-    ``traceable`` are those that consist of plain operations, for a compiler.
+    For a compiler they consist of plain operations.
     """
 
     @torch.no_grad()
@@ -55,9 +55,8 @@ class Inference:
         prepack: bool,
     ) -> None:
         self.watch = Watch(layers)
-        self.traceable = passes.fold_batch_norm(steps, outputs)
-        self.steps = self.traceable
+        self.steps = passes.fold_batch_norm(steps, outputs)
         dtype = {FP32: torch.float32, BF16: torch.bfloat16}.get(execution.precision)
-        if prepack and dtype is not None and passes.packs(dtype):
-            simpler = passes.divide(passes.slide_maxima(self.traceable))
-            self.steps = passes.prepack(simpler, outputs, dtype)
+        if prepack and not execution.compile and dtype is not None and passes.packs(dtype):
+            self.steps = passes.divide(passes.slide_maxima(self.steps))
+            self.steps = passes.prepack(self.steps, outputs, dtype)

@@ -120,8 +120,7 @@ class Net(nn.Module):
         return {name: blobs[name] for name in self.outputs}
 
     def _run(self, inputs: Mapping[str, Tensor], keep: bool) -> tuple[dict[str, Tensor], Tensor]:
-        if self._inference is not None and not self._inference.watch.unchanged():
-            self.fold()
+        self._fold_again()
         with self.execution.context(self._device):
             if self._compiled is None or keep or self.literal or torch.compiler.is_compiling():
                 blobs, loss = self._run_steps(inputs, keep)
@@ -164,8 +163,9 @@ class Net(nn.Module):
         if keep or self.literal or torch.compiler.is_exporting():
             return self.steps  # an exported graph shows the layers of the prototxt
         compiling = torch.compiler.is_compiling()
-        if self._inference is not None and not torch.is_grad_enabled():
-            return self._inference.traceable if compiling else self._inference.steps
+        folded = None if torch.is_grad_enabled() else self._inference
+        if folded is not None and (self.execution.compile or not compiling):
+            return folded.steps
         return self.steps if compiling else self._fast_steps  # a compiler fuses by itself
 
     def _sum(self, terms: list[Tensor]) -> Tensor:
@@ -340,6 +340,13 @@ class Net(nn.Module):
                 self._fast_steps, layers, self.outputs, self.execution, prepack=on_cpu
             )
             self._compiled = compiled(self._run_steps, self.execution, frozen=True)
+
+    def _fold_again(self) -> None:
+        """Fold anew if weights changed since; nothing to do where gradients are asked for."""
+        if self._inference is None or torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return
+        if not self._inference.watch.unchanged():
+            self.fold()
 
     def arranged(self, blob: Tensor) -> Tensor:
         """``blob`` in the memory layout in which this net runs."""

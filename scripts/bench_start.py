@@ -33,7 +33,8 @@ import torch
 from cortado.netdef import Net
 from cortado.netdef.execution import Execution
 from cortado.tools.benchmarks import nets
-net = Net(nets.definition(sys.argv[1], 1, training=False), "TEST", execution=Execution(compile=True))
+message = nets.definition(sys.argv[1], 1, training=False)
+net = Net(message, "TEST", execution=Execution(compile=True))
 nets.ready(net)
 net.fold()
 batch = nets.fixed_batch(net)

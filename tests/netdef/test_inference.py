@@ -213,7 +213,7 @@ def test_batch_statistics_are_not_folded() -> None:
     net = Net(message, "TRAIN")
     net.fold()
     assert net._inference is not None
-    assert not any(isinstance(step.layer, Folded) for step in net._inference.traceable)
+    assert not any(isinstance(step.layer, Folded) for step in net._inference.steps)
     assert "Normalisation" in kinds(net)
 
 
@@ -242,6 +242,15 @@ def test_layers_in_pieces_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None
     for size in (1, 700, 1 << 20):
         monkeypatch.setattr(pieces, "PIECE", size)
         torch.testing.assert_close(net(data=batch())["n"], expected, rtol=2e-4, atol=2e-5)
+
+
+@torch.no_grad()
+def test_a_folded_net_can_be_traced() -> None:
+    net = build("residual")
+    net.fold()
+    expected = net(data=batch())["end"]
+    exported = torch.export.export(net, (), {"data": batch()}).module()
+    torch.testing.assert_close(exported(data=batch())["end"], expected, rtol=2e-4, atol=2e-5)
 
 
 def test_packed_weights_take_the_declared_type() -> None:
