@@ -76,11 +76,6 @@ class LRN(Layer):
         y: Tensor = _AcrossChannels.apply(x, self.local_size, self.alpha, self.beta, self.k)
         return y
 
-    def write(self, x: Tensor, top: Tensor) -> None:
-        """Across channels and without gradients: what ``forward`` gives, into ``top``."""
-        scale = _channel_sum(x * x, self.local_size, self.alpha / self.local_size).add_(self.k)
-        torch.mul(_inverse_power(scale, self.beta), x, out=top)
-
     def top_shapes(self, *bottoms: Shape) -> Sequence[Shape]:
         if len(bottoms[0]) != 4:
             raise LayerError(

@@ -12,7 +12,6 @@ from ..steps import Step
 from .batch_norm import fuse_batch_norm
 from .fold import fold_batch_norm
 from .in_place import reuse_memory
-from .pieces import divide
 from .prepack import available as packs
 from .prepack import prepack
 from .prune import drop_unused
@@ -20,7 +19,6 @@ from .recompute import recompute
 from .sliding import slide_maxima
 
 __all__ = [
-    "divide",
     "drop_unused",
     "fold_batch_norm",
     "fuse_batch_norm",

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 
 from cortado.netdef import Net
 from cortado.netdef.execution import Execution
-from cortado.netdef.passes import pieces
 from cortado.netdef.passes.fold import Folded
 from cortado.netdef.passes.prepack import PackedConvolution, PackedProduct, available
 from cortado.netdef.passes.sliding import SlidingMaximum
@@ -230,18 +229,6 @@ def test_sliding_maximum_is_max_pooling(kernel: int, pad: int) -> None:
     x[0, 1, 2, 3], x[1, 0, 0, 0] = torch.nan, -torch.inf
     expected = F.max_pool2d(x, kernel, 1, pad)
     assert torch.equal(operation(x).nan_to_num(9), expected.nan_to_num(9))
-
-
-@torch.no_grad()
-def test_layers_in_pieces_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    text = "\n".join([PICTURE, conv("a", "data"), layer("LRN", "n", "a", "n"), relu("n")])
-    net = Net(parse(text, caffe_pb2.NetParameter).message, "TEST")
-    expected = net(data=batch())["n"]
-    net.fold()
-    assert kinds(net) == ["PackedConvolution", "InPieces", "Rectifier"]
-    for size in (1, 700, 1 << 20):
-        monkeypatch.setattr(pieces, "PIECE", size)
-        torch.testing.assert_close(net(data=batch())["n"], expected, rtol=2e-4, atol=2e-5)
 
 
 @torch.no_grad()
