@@ -129,7 +129,7 @@ def _packed(
     layer: object = step.layer
     if not plain(step) or len(step.tops) != 1:
         return None
-    if type(layer) is InnerProduct and layer.weight.dtype == torch.float32:
+    if type(layer) is InnerProduct and layer.axis and layer.weight.dtype == torch.float32:
         tail = _tail(steps, flow, index)
         return PackedProduct(layer, prod(step.top_shapes[0][:-1]), dtype, tail.relu), tail
     convolution = layer.convolution if isinstance(layer, Folded) else layer

@@ -65,6 +65,14 @@ NETS = {
                    layer("Eltwise", "sum", "a b", "sum", "eltwise_param { coeff: 1 coeff: -1 }")],
     "read_twice": [conv("a", "data"), layer("ReLU", "r", "a", "r"), layer("TanH", "t", "a", "t"),
                    layer("Concat", "cat", "r t", "cat")],
+    # Memory that is not channels-last, on both sides.
+    "reshaped": [conv("a", "data"), layer("Reshape", "flat", "a", "flat",
+                      "reshape_param { shape { dim: 0 dim: -1 } }"),
+                 layer("Reshape", "b", "flat", "b",
+                       "reshape_param { shape { dim: 0 dim: 6 dim: 9 dim: 9 } }"),
+                 layer("TanH", "t", "b", "t"), conv("c", "b"),
+                 layer("Eltwise", "sum", "t c", "sum"), relu("sum")],
+    "vector": [product("whole", "data", "axis: 0"), layer("ReLU", "r", "whole", "whole")],
     "leaky": [conv("a", "data"), layer("ReLU", "r", "a", "a", "relu_param { negative_slope: 1 }")],
     "pooled": [conv("a", "data"), layer("Pooling", "pool", "a", "pool", POOL),
                layer("Pooling", "wide", "a", "wide",
@@ -95,6 +103,7 @@ def kinds(net: Net) -> list[str]:
 @pytest.mark.parametrize("name", NETS)
 @torch.no_grad()
 def test_folded_net_gives_the_same(name: str, count: int, memory_format: str) -> None:
+    count = 3 if name == "vector" else count
     net = build(name, Execution(memory_format=memory_format))
     expected = net(data=batch(count))
     net.fold()
