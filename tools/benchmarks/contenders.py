@@ -96,7 +96,7 @@ class Ours:
             self.solver = Solver(solver, device=course.device)
             self.net = self.solver.net
         else:
-            execution = Execution(precision=course.precision, **dict(course.settings))
+            execution = Execution(**dict(course.settings))
             net = Net(document, "TEST", device=course.device, execution=execution)
             self.net = nets.ready(net)
             self.net.fold()
