@@ -21,6 +21,7 @@ class Elementwise(Layer):
     """Base of the layers that work on each element alone, so that a top may replace its bottom."""
 
     allows_in_place = True
+    keeps_shape = True
 
 
 @register("ReLU")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from ..proto import caffe_pb2
 from ..proto.errors import LayerError
-from .base import Context, Layer, at_least
+from .base import Context, Layer, Shape, at_least
 from .quirks import SumInPlace
 from .registry import register
 
@@ -62,12 +64,7 @@ class Eltwise(Layer):
 
     def forward(self, *bottoms: Tensor) -> Tensor:
         y = bottoms[0]
-        for index, x in enumerate(bottoms):
-            if x.shape != y.shape:
-                raise LayerError(
-                    f"the bottoms must have one shape, got {tuple(y.shape)} and {tuple(x.shape)}",
-                    f"bottom.{index}",
-                )
+        self.top_shapes(*(tuple(x.shape) for x in bottoms))
         if self.operation == SUM:
             return self._sum(bottoms)
         for index, x in enumerate(bottoms[1:]):
@@ -76,6 +73,15 @@ class Eltwise(Layer):
             else:
                 y = torch.where(y > x, y, x) if index == 0 else torch.where(x > y, x, y)
         return y
+
+    def top_shapes(self, *bottoms: Shape) -> Sequence[Shape]:
+        for index, shape in enumerate(bottoms):
+            if shape != bottoms[0]:
+                raise LayerError(
+                    f"the bottoms must have one shape, got {bottoms[0]} and {shape}",
+                    f"bottom.{index}",
+                )
+        return bottoms[:1]
 
     def _sum(self, bottoms: tuple[Tensor, ...]) -> Tensor:
         coeff = self.coeff or (1.0,) * len(bottoms)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -70,6 +72,9 @@ class Scale(Layer):
             return torch.addcmul(_aligned(x, self.bias, self.axis), x, weight)
         return x * weight
 
+    def top_shapes(self, *bottoms: Shape) -> Sequence[Shape] | None:
+        return bottoms if len(bottoms) == 1 else None
+
 
 @register("Bias")
 class Bias(Layer):
@@ -108,6 +113,9 @@ class Bias(Layer):
 
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         return x + _aligned(x, self.bias if bias is None else bias, self.axis)
+
+    def top_shapes(self, *bottoms: Shape) -> Sequence[Shape] | None:
+        return bottoms if len(bottoms) == 1 else None
 
 
 def _operand(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..proto import caffe_pb2
 from ..proto.errors import LayerError
-from .base import Context, between, canonical_axis
+from .base import Context, Shape, between, canonical_axis
 from .losses import (
     VALID,
     ClassifyingLayer,
@@ -98,15 +98,9 @@ class SoftmaxWithLoss(LossLayer, ClassifyingLayer):
         )
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        if labels.dim() and x.shape[0] != labels.shape[0]:
-            raise LayerError(
-                f"scores and labels must have the same first axis, got shapes {tuple(x.shape)} "
-                f"and {tuple(labels.shape)}",
-                "bottom.1",
-            )
-        if labels.shape == x.shape and x.shape[self.axis] > 1:
+        self.top_shapes(tuple(x.shape), tuple(labels.shape))
+        if self._shares(x.shape, labels.shape):
             return self._with_shares(x, labels)
-        check_labels(x.shape, labels.shape, self.axis)
         outer, inner = prod(x.shape[: self.axis]), prod(x.shape[self.axis + 1 :])
         # Torch is several times faster where the classes are the last axis.
         places = (inner,) if inner > 1 else ()
@@ -120,6 +114,22 @@ class SoftmaxWithLoss(LossLayer, ClassifyingLayer):
         else:
             loss, softmax = _LogLoss.apply(scores, index, counted, divisor)
         return (loss, softmax.reshape(x.shape)) if self.with_softmax else loss
+
+    def top_shapes(self, *bottoms: Shape) -> Sequence[Shape]:
+        scores, labels = bottoms
+        if labels and scores[0] != labels[0]:
+            raise LayerError(
+                f"scores and labels must have the same first axis, got shapes {scores} "
+                f"and {labels}",
+                "bottom.1",
+            )
+        if not self._shares(scores, labels):
+            check_labels(scores, labels, self.axis)
+        return [(), scores] if self.with_softmax else [()]
+
+    def _shares(self, scores: Shape, labels: Shape) -> bool:
+        """Whether ``labels`` are shares of each class."""
+        return labels == scores and scores[self.axis] > 1
 
     def _with_shares(self, x: Tensor, shares: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         outer, inner = prod(x.shape[: self.axis]), prod(x.shape[self.axis + 1 :])

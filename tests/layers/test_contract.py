@@ -74,6 +74,13 @@ def test_inferred_shapes_are_the_real_ones(case: LayerCase) -> None:
 
 
 @every_case
+def test_stated_shapes_are_those_of_forward(case: LayerCase) -> None:
+    layer, bottoms = case.build(), [torch.empty(s, device="meta") for s in case.bottoms]
+    stated = [tuple(top.shape) for top in layer.infer(bottoms)]
+    assert stated == [tuple(top.shape) for top in as_tuple(layer(*bottoms))]
+
+
+@every_case
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_tops_have_the_type_of_the_bottoms(case: LayerCase, dtype: torch.dtype) -> None:
     tops = as_tuple(case.ready(dtype)(*case.inputs(dtype)))
