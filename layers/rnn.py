@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .fillers import Filler
-from .recurrent import Recurrent, TanhSteps
+from .recurrent import Recurrent
+from .recurrent_steps import TanhSteps, run
 from .registry import register
 
 
@@ -48,6 +49,6 @@ class RNN(Recurrent):
         self.add_blob("weight_out", (num_output, num_output), weight_filler)
         self.add_blob("bias_out", (num_output,), bias_filler)
 
-    def steps(self, projected: Tensor, cont: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        hidden, last = TanhSteps.apply(projected, cont, self.weight_h, *state)
+    def steps(self, x: Tensor, offset: Tensor, cont: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        hidden, last = run(TanhSteps, x, self.weight_x, offset, cont, self.weight_h, *state)
         return F.linear(hidden, self.weight_out, self.bias_out).tanh(), last

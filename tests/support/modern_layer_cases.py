@@ -46,6 +46,8 @@ MODERN_CASES = [
     LayerCase("FocalLoss", (N4, (2, 5, 4)),
               "focal_loss_param { gamma: 1.5 } loss_param { ignore_label: 1 }", labels=((1, 3),)),
     LayerCase("GRU", ((3, 2, 4),), "recurrent_param { num_output: 3 }"),
+    LayerCase("GRU", ((3, 2, 4), (2,)), "recurrent_param { num_output: 3 bidirectional: true }",
+              labels=((1, 4),)),
     LayerCase("GRU", ((3, 2, 4),),
               "recurrent_param { num_output: 2 num_layers: 2 bidirectional: true }"),
     LayerCase("LSTM", ((3, 2, 4),),

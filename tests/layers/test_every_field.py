@@ -1,0 +1,149 @@
+"""Every field of a layer's message has an effect or is refused by name; none is silently ignored.
+
+Each field in turn is given other values in the declared cases of the layer type. What the layer
+computes (tops, gradients, first values of its blobs) must change, or a LayerError must name the
+field. So a field that is added to the schema and forgotten in the layer is found here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+from torch import Tensor
+
+from cortado.layers.base import Layer
+from cortado.layers.losses import LossLayer
+from cortado.layers.registry import find, layer_types
+from cortado.proto import caffe_pb2
+from cortado.proto.errors import LayerError
+from support.goldens import as_tuple, enter_case_folder
+from support.layer_case import LayerCase
+from support.layer_cases import CASES
+
+DIFFERENCES = Path(__file__).parents[2] / "docs" / "differences.md"
+
+NUMBERS: tuple[Any, ...] = (2, 0, 1, 3, 4, -1)
+VALUES: dict[str, tuple[Any, ...]] = {
+    "bool": (True, False),
+    "float": (0.3, 0.0, 1.5, -2.0),
+    "double": (0.3, 0.0, 1.5, -2.0),
+    "string": ("other",),
+}
+
+
+@pytest.fixture(autouse=True)
+def _case_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    enter_case_folder(tmp_path, monkeypatch)
+
+
+def kind(field: FieldDescriptor) -> str:
+    names = {
+        FieldDescriptor.CPPTYPE_BOOL: "bool",
+        FieldDescriptor.CPPTYPE_FLOAT: "float",
+        FieldDescriptor.CPPTYPE_DOUBLE: "double",
+        FieldDescriptor.CPPTYPE_STRING: "string",
+    }
+    return names.get(field.cpp_type, "number")
+
+
+def variants(message: Message, field: FieldDescriptor) -> Iterator[None]:
+    """Give ``field`` of ``message`` one value after another."""
+    if field.message_type is not None:
+        message.ClearField(field.name)
+        given = getattr(message, field.name)
+        given = given.add() if field.is_repeated else given
+        if field.message_type.name == "FillerParameter":
+            given.type, given.value = "constant", 0.7
+        elif field.message_type.name == "BlobShape":
+            given.dim.append(3)
+        yield
+        return
+    values: tuple[Any, ...] = VALUES.get(kind(field), NUMBERS)
+    if field.enum_type is not None:
+        values = tuple(field.enum_type.values_by_number)
+    for value in values:
+        for count in (1, 2, 3) if field.is_repeated else (0,):
+            message.ClearField(field.name)
+            if count:
+                getattr(message, field.name).extend([value] * count)
+            else:
+                try:
+                    setattr(message, field.name, value)
+                except ValueError:  # negative in an unsigned field
+                    continue
+            yield
+
+
+def computed(case: LayerCase, message: caffe_pb2.LayerParameter) -> list[Tensor]:
+    torch.manual_seed(3)
+    layer = case.build(message)
+    layer.materialize()
+    blobs = [layer.blob(index).detach().clone() for index in range(len(layer.blobs))]
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.copy_(torch.rand(parameter.shape, generator=generator) + 0.1)
+    bottoms = case.inputs()
+    for index in set(range(len(bottoms))) - dict(case.labels).keys():
+        bottoms[index].requires_grad_()
+    tops = as_tuple(layer(*bottoms))
+    graded = [top for top in tops if top.requires_grad]
+    wanted = [x for x in (*bottoms, *layer.parameters()) if x.requires_grad]
+    grads = torch.autograd.grad(
+        [top.square().sum() for top in graded], wanted, allow_unused=True
+    ) if graded else ()
+    return [*blobs, *tops, *(grad for grad in grads if grad is not None), *layer.buffers()]
+
+
+def same(first: list[Tensor], second: list[Tensor]) -> bool:
+    return len(first) == len(second) and all(
+        a.shape == b.shape and torch.equal(a.nan_to_num(), b.nan_to_num())
+        for a, b in zip(first, second, strict=True)
+    )
+
+
+def has_effect(cases: list[LayerCase], path: str, field: FieldDescriptor) -> bool:
+    for case in cases:
+        plain = computed(case, case.message())
+        message = case.message()
+        for _ in variants(getattr(message, path), field):
+            try:
+                if not same(computed(case, message), plain):
+                    return True
+            except LayerError as error:
+                if field.name in f"{error.field_path} {error}":
+                    return True
+    return False
+
+
+def pairs() -> list[tuple[str, str, str]]:
+    """Each layer type with each field of the messages that it reads."""
+    found = []
+    for name in layer_types():
+        cls = find(name)
+        if not issubclass(cls, Layer):
+            continue
+        paths = [cls.message_field] if cls.message_field else []
+        if issubclass(cls, LossLayer):
+            paths.append("loss_param")
+        for path in paths:
+            message = caffe_pb2.LayerParameter.DESCRIPTOR.fields_by_name[path].message_type
+            found += [(name, path, field.name) for field in message.fields]
+    return found
+
+
+@pytest.mark.parametrize(("name", "path", "field"), pairs())
+def test_has_an_effect_or_is_refused(name: str, path: str, field: str) -> None:
+    message = caffe_pb2.LayerParameter.DESCRIPTOR.fields_by_name[path].message_type
+    cases = [case for case in CASES if case.type == name]
+    if has_effect(cases, path, message.fields_by_name[field]):
+        return
+    section = DIFFERENCES.read_text(encoding="utf-8").partition("## Fields without effect")[2]
+    listed = section.partition("\n## ")[0]
+    assert f"`{path}.{field}`" in listed or f"`{field}`" in listed
