@@ -50,12 +50,6 @@ class LSTM(Recurrent):
     def from_message(cls, message: caffe_pb2.LayerParameter, context: Context) -> Layer:
         if len(context.shapes) == 1 or (len(context.shapes) == 2 and len(context.shapes[1]) == 1):
             return WholeLSTM.from_message(message, context)
-        for name in ("num_layers", "bidirectional", "dropout_ratio"):
-            if message.recurrent_param.HasField(name):
-                raise LayerError(
-                    f"{name} needs whole sequences: the bottoms must be x, or x and lengths (N)",
-                    f"recurrent_param.{name}",
-                )
         return super().from_message(message, context)
 
     def steps(self, x: Tensor, offset: Tensor, cont: Tensor, *state: Tensor) -> tuple[Tensor, ...]:

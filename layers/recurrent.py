@@ -69,6 +69,13 @@ class Recurrent(Layer):
                 "there is no unrolled net here to log: debug_info must be false",
                 "recurrent_param.debug_info",
             )
+        for name in ("num_layers", "bidirectional", "dropout_ratio"):
+            if param.HasField(name):
+                raise LayerError(
+                    f"{name} needs an LSTM or GRU of whole sequences, whose bottoms are x, or x "
+                    "and lengths (N)",
+                    f"recurrent_param.{name}",
+                )
         exposed = len(cls.states) if param.expose_hidden else 0
         static = len(shapes) - 2 - exposed
         if static not in (0, 1):

@@ -19,9 +19,7 @@ from .losses import (
     LossLayer,
     check_labels,
     normalizer,
-    read_class_weight,
-    read_ignore_label,
-    read_normalization,
+    read_loss_param,
     split_labels,
     widened,
 )
@@ -29,6 +27,7 @@ from .registry import register
 
 #: Caffe takes the logarithm of probabilities not below the smallest normal float.
 FLOOR = torch.finfo(torch.float32).tiny
+LOSS_FIELDS = ("ignore_label", "normalization", "class_weight", "label_smoothing")
 #: What torch's own loss is told to pass over.
 IGNORED = -100
 
@@ -90,11 +89,8 @@ class SoftmaxWithLoss(LossLayer, ClassifyingLayer):
         axis = canonical_axis(message.softmax_param.axis, len(shape), "softmax_param.axis")
         return cls(
             axis,
-            ignore_label=read_ignore_label(message.loss_param),
-            normalization=read_normalization(message.loss_param, VALID),
             with_softmax=context.num_tops == 2,
-            class_weight=read_class_weight(message.loss_param, shape[axis]),
-            label_smoothing=message.loss_param.label_smoothing,
+            **read_loss_param(message.loss_param, LOSS_FIELDS, VALID, shape[axis]),
         )
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor | tuple[Tensor, Tensor]:
@@ -179,10 +175,13 @@ class _LogLoss(torch.autograd.Function):
         ctx.share = share if on_device is None else None
         ctx.dtype = x.dtype
         ctx.mark_non_differentiable(softmax)
+        ctx.set_materialize_grads(False)  # or zeros are made for the softmax, as large as it is
         return logs.sum().mul_(share), softmax
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        if grads[0] is None:
+            return None, None, None, None
         softmax, index, counted, share = ctx.saved_tensors
         towards = grads[0].to(softmax.dtype) * (ctx.share if share is None else share)
         if counted is not None:

@@ -74,9 +74,7 @@ def prepared(case: LayerCase) -> tuple[Layer, list[Tensor]]:
     return layer, bottoms
 
 
-@pytest.mark.parametrize(
-    "case", [case for case in CASES if case.type not in WAITING], ids=str
-)
+@pytest.mark.parametrize("case", [case for case in CASES if case.type not in WAITING], ids=str)
 def test_no_value_is_asked_for(case: LayerCase) -> None:
     with FakeTensorMode():
         layer, bottoms = prepared(case)
@@ -121,8 +119,6 @@ class Waits(Layer):
 def test_the_check_finds_every_way_of_waiting(way: str) -> None:
     with (
         FakeTensorMode(),
-        pytest.raises(
-            (RuntimeError, DataDependentOutputException, DynamicOutputShapeException)
-        ),
+        pytest.raises((RuntimeError, DataDependentOutputException, DynamicOutputShapeException)),
     ):
         run(Waits(way), [torch.empty(3, 2, device=DEVICE)], None)
