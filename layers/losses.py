@@ -115,13 +115,15 @@ def normalizer(mode: int, outer: int, inner: int, counted: Tensor | None) -> flo
     """
     if mode == VALID and counted is not None:
         return counted.sum().clamp(min=1)
-    return float(max(1, {BATCH_SIZE: outer, NONE: 1}.get(mode, outer * inner)))
+    if mode == NONE:
+        return 1.0
+    return float(max(1, outer if mode == BATCH_SIZE else outer * inner))
 
 
 def check_labels(scores: Shape, labels: Shape, axis: int) -> None:
     """LayerError unless there is one label for each position of ``scores`` without ``axis``."""
-    positions = prod(scores) // max(1, scores[axis])
-    if prod(labels) != positions:
+    if prod(labels) * scores[axis] != prod(scores):
+        positions = prod(scores) // max(1, scores[axis])
         raise LayerError(
             f"scores of shape {tuple(scores)} with the classes at axis {axis} need {positions} "
             f"labels, got {prod(labels)} (shape {tuple(labels)})",

@@ -30,7 +30,8 @@ class EuclideanLoss(LossLayer):
                 "bottom.1",
             )
         count = max(1, a.shape[0] if a.dim() else 1)
-        loss: Tensor = _HalfSquares.apply(widened(a), widened(b.reshape(a.shape)), 1.0 / count)
+        b = b if a.shape == b.shape else b.reshape(a.shape)
+        loss: Tensor = _HalfSquares.apply(widened(a), widened(b), 1.0 / count)
         return loss
 
 

@@ -53,7 +53,8 @@ class SigmoidCrossEntropyLoss(LossLayer):
                 "bottom.1",
             )
         outer = x.shape[0] if x.dim() else 1
-        targets = targets.detach().reshape(x.shape).to(widened(x).dtype)
+        targets = targets.detach().to(widened(x).dtype)
+        targets = targets if targets.shape == x.shape else targets.reshape(x.shape)
         counted = None
         if self.ignore_label is not None:
             counted = targets.trunc() != self.ignore_label

@@ -106,16 +106,18 @@ class SoftmaxWithLoss(LossLayer, ClassifyingLayer):
         outer, inner = prod(x.shape[: self.axis]), prod(x.shape[self.axis + 1 :])
         # Torch is several times faster where the classes are the last axis.
         places = (inner,) if inner > 1 else ()
-        scores = x.reshape(outer, x.shape[self.axis], *places)
+        shape = (outer, x.shape[self.axis], *places)
+        scores = x if x.shape == shape else x.reshape(shape)
         index, counted = split_labels(labels, self.ignore_label, (outer, 1, *places))
         divisor = normalizer(self.normalization, outer, inner, counted)
         if self.weighted or self.label_smoothing:
             loss, divisor = self._graded(scores, index.squeeze(1), counted, divisor)
             loss = loss / divisor
-            softmax = scores.detach().softmax(1) if self.with_softmax else scores
         else:
-            loss, softmax = _LogLoss.apply(scores, index, counted, divisor)
-        return (loss, softmax.reshape(x.shape)) if self.with_softmax else loss
+            loss = _LogLoss.apply(scores, index, counted, divisor)
+        if not self.with_softmax:
+            return loss
+        return loss, widened(scores.detach()).softmax(1).reshape(x.shape)
 
     def _with_shares(self, x: Tensor, shares: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         outer, inner = prod(x.shape[: self.axis]), prod(x.shape[self.axis + 1 :])
@@ -155,15 +157,15 @@ class SoftmaxWithLoss(LossLayer, ClassifyingLayer):
 
 
 class _LogLoss(torch.autograd.Function):
-    """The loss over its divisor, and the softmax, which is all that backward needs.
+    """The loss over its divisor; the softmax is all that backward needs.
 
-    The softmax takes half the time of its logarithm, of which only the labels' is used.
+    It takes half the time of its logarithm, of which only the labels' is used.
     """
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, index: Tensor, counted: Tensor | None, divisor: float | Tensor
-    ) -> tuple[Tensor, Tensor]:
+    ) -> Tensor:
         softmax = torch.softmax(widened(x), 1)
         logs = softmax.gather(1, index).clamp_(min=FLOOR).log_()
         if counted is not None:
@@ -174,14 +176,10 @@ class _LogLoss(torch.autograd.Function):
         ctx.save_for_backward(softmax, index, counted, on_device)
         ctx.share = share if on_device is None else None
         ctx.dtype = x.dtype
-        ctx.mark_non_differentiable(softmax)
-        ctx.set_materialize_grads(False)  # or zeros are made for the softmax, as large as it is
-        return logs.sum().mul_(share), softmax
+        return logs.sum().mul_(share)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        if grads[0] is None:
-            return None, None, None, None
         softmax, index, counted, share = ctx.saved_tensors
         towards = grads[0].to(softmax.dtype) * (ctx.share if share is None else share)
         if counted is not None:
