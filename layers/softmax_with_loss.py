@@ -94,20 +94,22 @@ class SoftmaxWithLoss(LossLayer, ClassifyingLayer):
         )
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        if labels.dim() and x.shape[0] != labels.shape[0]:
+        sizes = x.shape
+        if labels.dim() and sizes[0] != labels.shape[0]:
             raise LayerError(
-                f"scores and labels must have the same first axis, got shapes {tuple(x.shape)} "
+                f"scores and labels must have the same first axis, got shapes {tuple(sizes)} "
                 f"and {tuple(labels.shape)}",
                 "bottom.1",
             )
-        if labels.shape == x.shape and x.shape[self.axis] > 1:
-            return self._with_shares(x, labels)
-        check_labels(x.shape, labels.shape, self.axis)
-        outer, inner = prod(x.shape[: self.axis]), prod(x.shape[self.axis + 1 :])
+        outer, inner = prod(sizes[: self.axis]), prod(sizes[self.axis + 1 :])
+        if labels.numel() != outer * inner:
+            if labels.shape == sizes:
+                return self._with_shares(x, labels)
+            check_labels(sizes, labels.shape, self.axis)
         # Torch is several times faster where the classes are the last axis.
         places = (inner,) if inner > 1 else ()
-        shape = (outer, x.shape[self.axis], *places)
-        scores = x if x.shape == shape else x.reshape(shape)
+        shape = (outer, sizes[self.axis], *places)
+        scores = x if sizes == shape else x.reshape(shape)
         index, counted = split_labels(labels, self.ignore_label, (outer, 1, *places))
         divisor = normalizer(self.normalization, outer, inner, counted)
         if self.weighted or self.label_smoothing:
@@ -117,7 +119,7 @@ class SoftmaxWithLoss(LossLayer, ClassifyingLayer):
             loss = _LogLoss.apply(scores, index, counted, divisor)
         if not self.with_softmax:
             return loss
-        return loss, widened(scores.detach()).softmax(1).reshape(x.shape)
+        return loss, widened(scores.detach()).softmax(1).reshape(sizes)
 
     def _with_shares(self, x: Tensor, shares: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         outer, inner = prod(x.shape[: self.axis]), prod(x.shape[self.axis + 1 :])
@@ -175,15 +177,14 @@ class _LogLoss(torch.autograd.Function):
         on_device = share if isinstance(share, Tensor) else None
         ctx.save_for_backward(softmax, index, counted, on_device)
         ctx.share = share if on_device is None else None
-        ctx.dtype = x.dtype
         return logs.sum().mul_(share)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         softmax, index, counted, share = ctx.saved_tensors
-        towards = grads[0].to(softmax.dtype) * (ctx.share if share is None else share)
+        towards = grads[0] * (ctx.share if share is None else share)
         if counted is not None:
             towards = towards * counted
         grad = softmax * -towards
-        grad.scatter_add_(1, index, towards.expand(index.shape))
-        return grad.to(ctx.dtype), None, None, None
+        grad.scatter_add_(1, index, towards.expand_as(index))
+        return grad, None, None, None
