@@ -46,15 +46,16 @@ class SigmoidCrossEntropyLoss(LossLayer):
         return cls(**read_loss_param(message.loss_param, fields, BATCH_SIZE))
 
     def forward(self, x: Tensor, targets: Tensor) -> Tensor:
-        if x.numel() != targets.numel() or x.shape[:1] != targets.shape[:1]:
-            raise LayerError(
-                f"scores and targets must have the same count, got shapes {tuple(x.shape)} and "
-                f"{tuple(targets.shape)}",
-                "bottom.1",
-            )
+        if x.shape != targets.shape:
+            if x.numel() != targets.numel() or x.shape[:1] != targets.shape[:1]:
+                raise LayerError(
+                    f"scores and targets must have the same count, got shapes {tuple(x.shape)} and "
+                    f"{tuple(targets.shape)}",
+                    "bottom.1",
+                )
+            targets = targets.reshape(x.shape)
         outer = x.shape[0] if x.dim() else 1
         targets = targets.detach().to(widened(x).dtype)
-        targets = targets if targets.shape == x.shape else targets.reshape(x.shape)
         counted = None
         if self.ignore_label is not None:
             counted = targets.trunc() != self.ignore_label

@@ -149,15 +149,14 @@ def measure(kind: str, rounds: int, threads: int, binary: str) -> dict[str, list
         "stepping in torch": lambda: timed(lambda: stepping(layer, x, broken), wanted, clock),
         "the products alone": lambda: products(layer, clock),
     }
-    if binary:
-        ways["Caffe"] = lambda: caffe(binary, kind, threads)
     found: dict[str, list[Times]] = {name: [] for name in ways}
-    for index in range(rounds + 1):
-        for name, way in ways.items():
-            if index:
-                found[name].append(way())
-            elif name != "Caffe":
-                way()
+    for index in range(-1, rounds):
+        for name in list(ways) if index % 2 else reversed(ways):
+            times = ways[name]()
+            if index >= 0:  # the first round warms up
+                found[name].append(times)
+    if binary:
+        found["Caffe"] = [caffe(binary, kind, threads) for _ in range(3)]
     return found
 
 
@@ -167,8 +166,8 @@ def report(rounds: int, threads: int, binary: str) -> str:
         "## Recurrent layers",
         "",
         f"`python scripts/bench_recurrent.py --threads {threads}`: T={STEPS}, N={BATCH}, D={SIZE},",
-        f"{clock}, medians of {rounds}; how many times the layer (sequences beginning anywhere)",
-        "goes into each way. The goal is 5 for stepping.",
+        f"{clock}, medians of {rounds} in turn; how many times the layer (sequences beginning",
+        "anywhere) goes into each way. The goal is 5 for stepping.",
         "",
         "| layer | forward, ms | backward, ms | times, forward | backward | both |",
         "|---|---|---|---|---|---|",
