@@ -29,8 +29,9 @@ class LSTM(Recurrent):
     gradient. Blobs: ``weight_x``, ``bias``, with a static input ``weight_static``, then
     ``weight_h``. ``debug_info`` is refused. Hochreiter and Schmidhuber 1997.
 
-    Sequences that all begin at the first step of a forward are read by torch's fused kernel on the
-    CPU, where finding that out takes no time; float32, without a static input.
+    Sequences that all begin at the first step of a forward are read by torch's fused kernel: on the
+    CPU that is found out, for float32 without a static input; ``whole_sequences`` says it for all
+    devices, as a GPU would have to be waited for, and cont of later steps is then not looked at.
 
     Beyond Caffe: with x as its only bottom the layer reads whole sequences, each from a state of
     zeros, by torch's fused kernels; a second bottom ``(N)`` may hold their lengths, up to T: the
@@ -53,7 +54,7 @@ class LSTM(Recurrent):
         return super().from_message(message, context)
 
     def steps(self, x: Tensor, offset: Tensor, cont: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        if not self.static_inputs and _begins_at_once(x, cont):
+        if self.whole_sequences or (not self.static_inputs and _begins_at_once(x, cont)):
             return self._fused(x, cont, *state)
         return run(LSTMSteps, x, self.weight_x, offset, cont, self.weight_h, *state)
 
@@ -63,9 +64,10 @@ class LSTM(Recurrent):
         """By torch's kernel, whose gates are in the order i, f, g, o."""
         weights = [_exchanged(blob) for blob in (self.weight_x, self.weight_h, self.bias)]
         weights.append(torch.zeros_like(self.bias))
-        start = [(blob * cont[0]).unsqueeze(0) for blob in (hidden, cell)]
+        start = self._begin(cont, hidden, cell)
         output, hidden, cell = torch.lstm(x, start, weights, True, 1, 0.0, False, False, False)
-        return output, hidden[0].detach(), cell[0].detach()
+        # Kernels of fewer bits must not change the type of what is carried over.
+        return output.to(x.dtype), hidden[0].detach().to(x.dtype), cell[0].detach().to(x.dtype)
 
 
 def _begins_at_once(x: Tensor, cont: Tensor) -> bool:

@@ -29,6 +29,9 @@ class Recurrent(Layer):
     #: Rows of the input weights for each output.
     gates: ClassVar[int] = 1
 
+    #: Whether sequences begin at the first step only, so that fused kernels may read them.
+    whole_sequences: bool = False
+
     weight_x: Tensor
     weight_h: Tensor
     weight_static: Tensor
@@ -91,7 +94,12 @@ class Recurrent(Layer):
                 f"the first bottom must have at least 2 axes (T, N, ...), got shape {shapes[0]}",
                 "bottom.0",
             )
-        return cls(
+        if static and param.whole_sequences:
+            raise LayerError(
+                "fused kernels take no static input: whole_sequences must be false",
+                "recurrent_param.whole_sequences",
+            )
+        layer = cls(
             prod(shapes[0][2:]),
             param.num_output,
             static_inputs=prod(shapes[2][1:]) if static else 0,
@@ -101,6 +109,8 @@ class Recurrent(Layer):
             ),
             bias_filler=fillers.from_message(param.bias_filler, "recurrent_param.bias_filler"),
         )
+        layer.whole_sequences = param.whole_sequences
+        return layer
 
     def forward(self, x: Tensor, cont: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
         if x.dim() < 2 or cont.shape != x.shape[:2] or prod(x.shape[2:]) != self.inputs:
@@ -136,6 +146,10 @@ class Recurrent(Layer):
         bias and the static input.
         """
         raise NotImplementedError
+
+    def _begin(self, cont: Tensor, *state: Tensor) -> list[Tensor]:
+        """The state as fused kernels take it: masked by the first ``cont``, ``(1, N, D)``."""
+        return [(blob * cont[0]).unsqueeze(0) for blob in state]
 
     def reset(self) -> None:
         """Forget the state, so that the next forward starts from zeros."""

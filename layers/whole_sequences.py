@@ -63,10 +63,10 @@ class WholeSequences(Layer):
     def from_message(cls, message: caffe_pb2.LayerParameter, context: Context) -> Layer:
         param = message.recurrent_param
         shape = context.shapes[0]
-        for name in ("expose_hidden", "debug_info"):
+        for name in ("expose_hidden", "debug_info", "whole_sequences"):
             if getattr(param, name):
                 raise LayerError(
-                    f"{name} must be false where whole sequences are read",
+                    f"{name} must not be given where there is no cont",
                     f"recurrent_param.{name}",
                 )
         for name in ("num_output", "num_layers"):

@@ -105,6 +105,23 @@ def test_whole_sequences_are_the_same_by_the_fused_kernel(first: float, exposed:
         torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["LSTM", "RNN"])
+def test_told_that_sequences_are_whole(kind: str) -> None:
+    """Then cont counts at the first step only, and the CPU agrees with what it finds out itself."""
+    shapes = ((STEPS, BATCH, INPUTS), (STEPS, BATCH))
+    told, plain = build(kind, "whole_sequences: true", *shapes), build(kind, "", *shapes)
+    plain.load_state_dict(told.state_dict())
+    x = torch.randn(STEPS, BATCH, INPUTS)
+    y = as_tuple(told(x, begun((0, 1), (3, 2))))[0]
+    torch.testing.assert_close(y, as_tuple(plain(x, begun((0, 1))))[0])
+
+
+def test_whole_sequences_take_no_static_input() -> None:
+    shapes = ((STEPS, BATCH, INPUTS), (STEPS, BATCH), (BATCH, 2))
+    with pytest.raises(LayerError, match="whole_sequences must be false"):
+        build("LSTM", "whole_sequences: true", *shapes)
+
+
 @pytest.mark.parametrize("places", [[(3, 1)], [(0, 0), (5, 2)]])
 def test_sequences_that_begin_later_are_read_apart(places: list[tuple[int, int]]) -> None:
     layer = build("LSTM", "", (STEPS, BATCH, INPUTS), (STEPS, BATCH))
