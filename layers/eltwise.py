@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ..proto import caffe_pb2
 from ..proto.errors import LayerError
+from . import quirks
 from .base import Context, Layer, Shape, at_least
-from .quirks import SumInPlace
 from .registry import register
 
 SUM: int = caffe_pb2.EltwiseParameter.SUM
@@ -59,8 +59,9 @@ class Eltwise(Layer):
                 f"got {len(coeff)}",
                 "eltwise_param.coeff",
             )
-        quirk = context.caffe_quirks and context.in_place and param.operation == SUM
-        return cls(param.operation, coeff, quirk=quirk)
+        if param.operation != SUM:
+            quirks.refuse(context, "the products and maxima of Eltwise")
+        return cls(param.operation, coeff, quirk=quirks.asked_for(context))
 
     def forward(self, *bottoms: Tensor) -> Tensor:
         y = bottoms[0]
@@ -86,7 +87,7 @@ class Eltwise(Layer):
     def _sum(self, bottoms: tuple[Tensor, ...]) -> Tensor:
         coeff = self.coeff or (1.0,) * len(bottoms)
         if self.quirk:
-            summed: Tensor = SumInPlace.apply(coeff, *bottoms)
+            summed: Tensor = quirks.SumInPlace.apply(coeff, *bottoms)
             return summed
         y = bottoms[0] if coeff[0] == 1 else bottoms[0] * coeff[0]
         for factor, x in zip(coeff[1:], bottoms[1:], strict=True):

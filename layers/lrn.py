@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..proto import caffe_pb2
 from ..proto.errors import LayerError
+from . import quirks
 from .base import Context, Layer, Shape
 from .registry import register
 
@@ -52,6 +53,7 @@ class LRN(Layer):
     @classmethod
     def from_message(cls, message: caffe_pb2.LayerParameter, context: Context) -> LRN:
         param = message.lrn_param
+        quirks.refuse(context, "LRN")
         if param.local_size % 2 == 0:
             raise LayerError(
                 f"local_size must be odd, got {param.local_size}", "lrn_param.local_size"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from ..proto import caffe_pb2
@@ -69,7 +68,7 @@ class Scale(Layer):
     def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
         weight = _aligned(x, self.weight if scale is None else scale, self.axis)
         if self.bias_term:
-            return torch.addcmul(_aligned(x, self.bias, self.axis), x, weight)
+            return (x * weight).add_(_aligned(x, self.bias, self.axis))
         return x * weight
 
     def top_shapes(self, *bottoms: Shape) -> Sequence[Shape] | None:
