@@ -10,6 +10,7 @@ a snapshot every 5 minutes. The check of loss and gradients: its share of real t
 from __future__ import annotations
 
 import argparse
+import random
 import statistics
 import tempfile
 import time
@@ -20,9 +21,7 @@ import torch
 from cortado.proto.caffe_pb2 import SolverParameter
 from cortado.proto.text import parse, to_text
 from cortado.solvers import Solver, events
-from cortado.solvers.hooks import Hook
 from cortado.solvers.hooks.finite import Finite
-from cortado.solvers.loop import Iteration
 from cortado.tools.benchmarks.nets import definition
 
 
@@ -62,41 +61,40 @@ def snapshots(folder: Path, millions: int, rounds: int) -> None:
     print(f"share of run time at a snapshot every 5 minutes: {stall / 300:.2%}")
 
 
-class Timed(Hook):
-    """Notes the CPU time that another hook takes after each backward pass."""
-
-    def __init__(self, inner: Hook) -> None:
-        self.inner = inner
-        self.times: list[float] = []
-
-    def after_backward(self, solver: Solver, iteration: Iteration) -> None:
-        began = time.thread_time()
-        self.inner.after_backward(solver, iteration)
-        self.times.append(time.thread_time() - began)
+#: Steps in a row, because a call of step() sets up what a run sets up once.
+BLOCK = 4
 
 
-def check(name: str, rounds: int) -> None:
-    """The share of a training step's CPU time that the check takes, on one thread."""
+def check(name: str, seconds: float) -> None:
+    """What a step with the check takes longer than one without, in turn and on one thread."""
     net = definition(name)
     text = f"""net_param {{ {to_text(net)} }} base_lr: 0.001 lr_policy: "fixed" momentum: 0.9
         snapshot_after_train: false solver_mode: CPU"""
-    shares, checks, steps = [], [], []
     with Solver(parse(text, SolverParameter), device="cpu") as solver:
         batch = {key: torch.zeros(shape) for key, shape in solver.net.inputs.items()}
         batch["data"].normal_()
         solver.net.next_batch = lambda: batch  # type: ignore[method-assign]
-        timed = Timed(next(hook for hook in solver.hooks if isinstance(hook, Finite)))
-        solver.hooks[solver.hooks.index(timed.inner)] = timed
-        for _ in range(rounds):
-            began = time.thread_time()
-            solver.step(1)
-            steps.append(time.thread_time() - began)
-            checks.append(timed.times[-1])
-            shares.append(checks[-1] / steps[-1])
+        checked = list(solver.hooks)
+        plain = [hook for hook in checked if not isinstance(hook, Finite)]
+        solver.step(2)
+        steps: list[float] = []
+        extra: list[float] = []
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            taken = {}
+            for hooks in random.sample([checked, plain], 2):
+                solver.hooks = hooks
+                began = time.perf_counter()
+                solver.step(BLOCK)
+                taken[hooks is checked] = (time.perf_counter() - began) / BLOCK
+            steps.append(taken[False])
+            extra.append(taken[True] - taken[False])
+    low, middle, high = statistics.quantiles(extra, n=4)
+    step = statistics.median(steps)
     print(
-        f"check for NaN, {name}, batch {len(batch['label'])}: "
-        f"{statistics.median(checks) * 1e3:.2f} ms of "
-        f"{statistics.median(steps) * 1e3:.0f} ms, {statistics.median(shares[1:]):.2%} of a step",
+        f"check for NaN, {name}, batch {len(batch['label'])}: {middle * 1e3:.2f} ms of "
+        f"{step * 1e3:.1f} ms, {middle / step:.2%} of a step "
+        f"(quartiles of {len(extra)} pairs: {low / step:.2%} to {high / step:.2%})",
         flush=True,
     )
 
@@ -105,13 +103,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder")
     parser.add_argument("--millions", type=int, default=139)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5, help="snapshots")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of LeNet with the check")
     arguments = parser.parse_args()
     threads = torch.get_num_threads()
     print(f"torch {torch.__version__}, {threads} threads")
     torch.set_num_threads(1)
-    check("lenet", 10 * arguments.rounds)
-    check("resnet50", arguments.rounds)
+    check("lenet", arguments.seconds)
+    check("resnet50", 3 * arguments.seconds)
     torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         snapshots(Path(folder), arguments.millions, arguments.rounds)

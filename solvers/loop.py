@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -15,22 +15,34 @@ if TYPE_CHECKING:
     from .solver import Solver
 
 
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One of the iter_size passes forward and backward of an iteration.
+
+    ``iteration`` counts the updates made before it, ``index`` the passes of the iteration before
+    it. ``evidence`` shows the pass again.
+    """
+
+    iteration: int
+    index: int
+    loss: Tensor
+    outputs: dict[str, Tensor]
+    evidence: diagnosis.Evidence
+
+
 @dataclass(slots=True)
 class Iteration:
     """One iteration as hooks see it; tensors are on the device, and reading them waits for it.
 
-    ``number`` counts the updates made before it; ``loss`` is the mean over the iter_size passes,
-    ``outputs``, ``batch`` and ``generators`` (the states of the random generators before it) belong
-    to the last pass. ``keys`` names the records of all passes. ``usable`` is False where scaled
-    gradients overflowed, so that no update is made.
+    ``number`` counts the updates made before it; ``loss`` is the mean over the iter_size passes;
+    ``outputs`` and ``batch`` belong to the last pass. ``usable`` is False where scaled gradients
+    overflowed, so that no update is made.
     """
 
     number: int
     loss: Tensor
     outputs: dict[str, Tensor]
-    batch: dict[str, Tensor]
-    generators: dict[str, Tensor] = field(default_factory=dict)
-    keys: tuple[str, ...] = ()
+    batch: Mapping[str, Tensor]
     rate: float = 0.0
     usable: bool = True
 
@@ -66,35 +78,34 @@ def apply_update(solver: Solver) -> None:
 
 
 def forward_backward(solver: Solver) -> Iteration:
-    """The iter_size passes of one iteration; gradients are summed, the loss is averaged.
-
-    The passes end with one whose loss is seen not to be finite, so that its batch can be kept.
-    """
-    net, passes = solver.net, solver.parameters.iter_size
-    solver.updater.clear_gradients()
-    stops_early = passes > 1 and solver.parameters.check_finite and solver.device.type == "cpu"
+    """The iter_size passes of one iteration; gradients are summed, the loss is averaged."""
+    solver.clear_gradients()
     total: Tensor | None = None
-    keys: list[str] = []
-    for _ in range(passes):
-        batch = net.next_batch()
-        for step in net.sources:
-            keys += step.source.last_keys
-        generators = diagnosis.generator_states(solver.device)
-        outputs, loss = net.run(batch)
-        if loss.requires_grad:
-            (loss if solver.scaler is None else solver.scaler.scaled(loss)).backward()
-        total = loss.detach() if total is None else total + loss.detach()
-        if stops_early and not math.isfinite(total):
+    count = solver.parameters.iter_size
+    for index in range(count):
+        made = solver.make_pass(index)
+        total = made.loss if total is None else total + made.loss
+        if any([hook.after_pass(solver, made) for hook in solver.hooks]):
             break
     assert total is not None
     usable = solver.scaler is None or solver.scaler.unscale(solver.updater.gradients())
     if not usable:
         solver.updater.clear_gradients()
+    mean = total / count if count > 1 else total
+    return Iteration(solver.iteration, mean, made.outputs, made.evidence.batch, usable=usable)
+
+
+def make_pass(solver: Solver, index: int) -> Pass:
+    """The next batch forward and backward; its gradients are added to those that are there."""
+    net = solver.net
+    batch = net.next_batch()
+    keys = tuple(key for step in net.sources for key in step.source.last_keys)
+    evidence = diagnosis.Evidence(batch, diagnosis.generator_states(solver.device), keys)
+    outputs, loss = net.run(batch)
+    if loss.requires_grad:
+        (loss if solver.scaler is None else solver.scaler.scaled(loss)).backward()
     detached = {name: output.detach() for name, output in outputs.items()}
-    mean = total / passes if passes > 1 else total
-    return Iteration(
-        solver.iteration, mean, detached, batch, generators, tuple(keys), usable=usable
-    )
+    return Pass(solver.iteration, index, loss.detach(), detached, evidence)
 
 
 def _next_rate(solver: Solver) -> float:

@@ -195,6 +195,14 @@ class Solver:
         """The passes of one iteration, which leave their gradients in the parameters."""
         return loop.forward_backward(self)
 
+    def clear_gradients(self) -> None:
+        """Forget the gradients of the last iteration."""
+        self.updater.clear_gradients()
+
+    def make_pass(self, index: int) -> loop.Pass:
+        """Pass ``index`` of an iteration, which adds its gradients to the parameters'."""
+        return loop.make_pass(self, index)
+
     def test_batch(self, index: int) -> tuple[dict[str, Tensor], Tensor]:
         """Outputs and loss of test net ``index`` for its next batch."""
         net = self.test_nets[index]

@@ -51,8 +51,6 @@ class Updater:
         #: L2 norm of the summed gradients of the last update, a 0-d tensor on the device, if
         #: gradients are clipped.
         self.norm: Tensor | None = None
-        #: A tensor of one element, 1 where the next update must not be made; None to make it.
-        self.skip: Tensor | None = None
         #: Set to keep, in :attr:`difference`, what each update subtracts from the weights.
         self.keep_difference = False
         self.difference: Tensors = []
@@ -163,7 +161,7 @@ class Updater:
                 scale = None
             self._regularize(group.parameters, gradients, decay)
             decay = 0.0
-        step = Step(rate * group.lr_mult, decay, iteration + 1, solver, scale, self.skip)
+        step = Step(rate * group.lr_mult, decay, iteration + 1, solver, scale)
         if self.keep_difference:
             self._find_difference(group, gradients, step)
         rule(group.parameters, gradients, group.history, step)

@@ -35,7 +35,7 @@ def standard_hooks(parameters: SolverParameter, net: Net, sigint: str, sighup: s
     if parameters.watch:
         hooks.append(Watching(parameters, saver))
     if parameters.check_finite:
-        hooks.append(Finite())
+        hooks.append(Finite(deferred=net.device.type != "cpu"))
     if parameters.tensorboard.folder:
         hooks.append(TensorBoard(parameters.tensorboard))
     return hooks

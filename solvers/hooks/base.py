@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from ..loop import Iteration
+    from ..loop import Iteration, Pass
     from ..solver import Solver
 
 
@@ -24,6 +24,11 @@ class Hook:
 
     def before_step(self, solver: Solver) -> None:
         """An iteration is due; a stop requested here prevents it."""
+
+    def after_pass(self, solver: Solver, made: Pass) -> bool:
+        """One of the iter_size passes of an iteration is done; its gradients are added to those of
+        the passes before. True makes it the last of its iteration."""
+        return False
 
     def after_backward(self, solver: Solver, iteration: Iteration) -> None:
         """Loss, outputs and gradients of the iteration are there, on the device."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -15,39 +15,92 @@ from .. import diagnosis
 from .base import Hook
 
 if TYPE_CHECKING:
-    from ..loop import Iteration
+    from ..loop import Iteration, Pass
     from ..solver import Solver
 
 #: How many keys of a batch a message names.
 SHOWN_KEYS = 8
+#: Gradients of more elements are looked at on the CPU as soon as backward has made them, while the
+#: caches hold them: later, reading them would take most of the time of the check.
+LARGE = 1 << 16
 
 
 class Finite(Hook):
-    """Checks loss and gradients of each iteration before its update.
+    """Checks loss and gradients after every pass, before any update is made from them.
 
-    On the CPU the check is immediate, and the weights are still those before the step. On other
-    devices the answer is fetched one iteration later, so that no iteration waits for its own
-    result, and always before a snapshot: a good one is never followed by a bad one. Until then the
-    answer stays on the device and keeps the fused rules (SGD, Nesterov, Adam, AdamW) from making
-    the step; with the other rules the bundle has the weights after it.
+    On the CPU the answer is there at once. On other devices (``deferred``) it is fetched one pass
+    later, so that no pass waits for its own, and always before a snapshot: a good one is never
+    followed by a bad one. The weights are copied on the device before each update until then, so
+    that after a bad one they are those before it, whatever the rule.
+
+    Where gradients are scaled (FP16) an overflow is no trouble: only the loss is checked, and that
+    the scale does not fall below 1.
     """
 
-    def __init__(self) -> None:
-        self._pending: tuple[Iteration, Tensor] | None = None
+    def __init__(self, deferred: bool) -> None:
+        self._deferred = deferred
+        self._bad: Pass | None = None
+        self._pending: tuple[Pass, Callable[[], bool]] | None = None
+        self._before: list[Tensor] = []
+        #: Sums of the large gradients of this pass, by the parameter's id.
+        self._sums: dict[int, float] = {}
+        self._handles: list[Any] = []
+        # One call for all small tensors: a step has taken the caches, which makes calls dear. The
+        # kernel multiplies by 1 and tells whether it saw a value that is not finite.
+        self._multiply = torch._amp_foreach_non_finite_check_and_unscale_
+        self._found, self._one = torch.zeros(1), torch.ones(1)
+
+    # -- looking at numbers ------------------------------------------------------------------------
+
+    def before_train(self, solver: Solver) -> None:
+        if self._deferred or solver.scaler is not None:
+            return
+        for param in solver.net.params:
+            if param.tensor.requires_grad and param.tensor.numel() > LARGE:
+                handle = param.tensor.register_post_accumulate_grad_hook(self._add)
+                self._handles.append(handle)
+
+    def _add(self, parameter: Tensor) -> None:
+        assert parameter.grad is not None
+        self._sums[id(parameter)] = float(parameter.grad.sum())
+
+    def after_pass(self, solver: Solver, made: Pass) -> bool:
+        if self._deferred:
+            self._check(solver)
+            self._pending = (made, _fetched(_on_device(made.loss, _gradients(solver))))
+        elif not self._on_host(solver, made):
+            self._bad = made
+        self._sums.clear()
+        return self._bad is not None
+
+    def _on_host(self, solver: Solver, made: Pass) -> bool:
+        """Whether loss and gradients are finite; most is known from the sums already."""
+        gradients = _gradients(solver, self._sums)
+        self._multiply([made.loss, *gradients], self._found, self._one)
+        if not self._found.item() and math.isfinite(sum(self._sums.values())):
+            return True
+        self._found.zero_()
+        # A sum of large values may overflow where none of them is infinite.
+        return all(bool(t.isfinite().all()) for t in (made.loss, *_gradients(solver)))
+
+    # -- stopping ----------------------------------------------------------------------------------
 
     def after_backward(self, solver: Solver, iteration: Iteration) -> None:
-        gradients = solver.updater.gradients()
-        total = _sum(iteration.loss, gradients)
-        if total.device.type == "cpu":
-            if not math.isfinite(total):
-                raise NumericError(self._report(solver, iteration))
-            return
-        self._check(solver)
-        finite = total.isfinite()
-        solver.updater.skip = (~finite).float()
-        self._pending = (iteration, finite.to("cpu", non_blocking=True))
-        self._copied = torch.cuda.Event()
-        self._copied.record()
+        """Stop here, so that display and debug_info have shown the iteration."""
+        if self._bad is not None:
+            raise NumericError(self._report(solver, self._bad))
+        if not iteration.usable and solver.scaler is not None and solver.scaler.scale < 1:
+            raise NumericError(
+                f"iteration {iteration.number}: gradients overflow or are NaN although the loss is "
+                f"scaled by {solver.scaler.scale:g} only"
+            )
+
+    def before_update(self, solver: Solver, iteration: Iteration) -> None:
+        """Keep the weights until the answer is there."""
+        if self._pending is not None:
+            weights = [param.tensor.detach() for param in solver.net.params]
+            self._before = self._before or [torch.empty_like(tensor) for tensor in weights]
+            torch._foreach_copy_(self._before, weights)
 
     def before_snapshot(self, solver: Solver) -> None:
         self._check(solver)
@@ -55,44 +108,72 @@ class Finite(Hook):
     def after_train(self, solver: Solver) -> None:
         self._check(solver)
 
+    def close(self, solver: Solver) -> None:
+        while self._handles:
+            self._handles.pop().remove()
+        self._bad = None
+
     def _check(self, solver: Solver) -> None:
+        """Stop if the pass whose answer is still to come was bad."""
         if self._pending is None:
             return
-        (iteration, finite), self._pending = self._pending, None
-        self._copied.synchronize()
-        if not bool(finite):
-            raise NumericError(self._report(solver, iteration))
+        (made, finite), self._pending = self._pending, None
+        if finite():
+            return
+        if made.iteration < solver.iteration:
+            with torch.no_grad():
+                for param, before in zip(solver.net.params, self._before, strict=True):
+                    param.tensor.copy_(before)
+        raise NumericError(self._report(solver, made))
 
-    def _report(self, solver: Solver, iteration: Iteration) -> str:
-        loss = float(iteration.loss)
-        evidence = diagnosis.Evidence(iteration.batch, iteration.generators, iteration.keys)
-        first = diagnosis.examine(solver.net, evidence).first
+    def _report(self, solver: Solver, made: Pass) -> str:
+        place, passes = f"iteration {made.iteration}", solver.parameters.iter_size
+        if passes > 1:
+            place += f", pass {made.index + 1} of {passes}"
+        first = diagnosis.examine(solver.net, made.evidence).first
         where = first or "it does not show when the batch is run again"
-        message = f"iteration {iteration.number}: loss is {loss:g}; {where}"
-        if iteration.keys:
-            message += f"; batch: {_listed(iteration.keys)}"
+        message = f"{place}: loss is {float(made.loss):g}; {where}"
+        if made.evidence.keys:
+            message += f"; batch: {_listed(made.evidence.keys)}"
         prefix = solver.parameters.snapshot_prefix
         if not prefix:
             return message
-        folder = Path(f"{prefix}_not_finite_iter_{iteration.number}")
+        folder = Path(f"{prefix}_not_finite_iter_{made.iteration}")
         try:
-            diagnosis.write_bundle(folder, solver.net, evidence, message)
+            diagnosis.write_bundle(folder, solver.net, made.evidence, message)
         except (OSError, CortadoError) as error:
             return f"{message}; {folder} could not be written: {error}"
         return f"{message}; net, weights and batch are in {folder}"
 
 
-def _sum(loss: Tensor, gradients: list[Tensor]) -> Tensor:
-    """One number that is finite if the loss and every gradient are, a 0-d tensor.
+def _gradients(solver: Solver, without: Sequence[int] | dict[int, float] = ()) -> list[Tensor]:
+    """The gradients there are, but for those of the parameters (by id) in ``without``; none where
+    they are scaled and may overflow."""
+    if solver.scaler is not None:
+        return []
+    tensors = [param.tensor for param in solver.net.params]
+    return [t.grad for t in tensors if t.grad is not None and id(t) not in without]
 
-    On the CPU plain sums are the fastest way to look at every value; elsewhere norms, which take a
-    few launches for all gradients together.
-    """
-    if loss.device.type == "cpu":
-        parts = [gradient.sum() for gradient in gradients]
-    else:
-        parts = list(torch._foreach_norm(gradients)) if gradients else []
-    return torch.stack([loss, *parts]).sum()
+
+def _on_device(loss: Tensor, gradients: list[Tensor]) -> Tensor:
+    """One truth value on the device; largest magnitudes, because these cannot overflow."""
+    largest = torch._foreach_norm(gradients, math.inf) if gradients else ()
+    return torch.stack([loss, *largest]).isfinite().all()
+
+
+def _fetched(flag: Tensor) -> Callable[[], bool]:
+    """Copy a flag to the host without waiting for it; calling what is returned waits."""
+    copy = flag.to("cpu", non_blocking=True)
+    if flag.device.type != "cuda":
+        return lambda: bool(copy)
+    copied = torch.cuda.Event()
+    copied.record()
+
+    def answer() -> bool:
+        copied.synchronize()
+        return bool(copy)
+
+    return answer
 
 
 def _listed(keys: Sequence[str]) -> str:

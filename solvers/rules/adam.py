@@ -56,7 +56,6 @@ def _fused(
         amsgrad=False,
         maximize=False,
         grad_scale=None if step.scale is None else step.scale.reciprocal(),
-        found_inf=step.skip,
     )
 
 

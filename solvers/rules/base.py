@@ -24,10 +24,9 @@ class Step:
 
     ``rate`` and ``decay`` already contain the group's multipliers. ``count`` is 1 for the first
     update of a run. ``scale``, a tensor of one element, is what the gradients must still be
-    multiplied by (1 / iter_size, clipping); None means 1. ``skip``, a tensor of one element, lets
-    fused kernels leave everything as it is where it is 1. The functions of rules that do not
-    declare ``prepares_gradient`` see ``scale`` None and, unless they declare ``decouples_decay``,
-    ``decay`` 0: the caller has applied them.
+    multiplied by (1 / iter_size, clipping); None means 1. The functions of
+    rules that do not declare ``prepares_gradient`` see ``scale`` None and, unless they declare
+    ``decouples_decay``, ``decay`` 0: the caller has applied them.
     """
 
     rate: float
@@ -35,7 +34,6 @@ class Step:
     count: int
     solver: SolverParameter
     scale: Tensor | None = None
-    skip: Tensor | None = None
 
 
 Function = Callable[[Tensors, Tensors, Sequence[Tensors], Step], None]

@@ -51,7 +51,6 @@ def sgd(parameters: Tensors, gradients: Tensors, history: Sequence[Tensors], ste
         maximize=False,
         is_first_step=False,
         grad_scale=_inverse(step.scale),
-        found_inf=step.skip,
     )
 
 
@@ -87,5 +86,4 @@ def nesterov(
         maximize=False,
         is_first_step=False,
         grad_scale=divisor,
-        found_inf=step.skip,
     )

@@ -87,20 +87,6 @@ def test_clipping_and_iter_size_scale_the_gradient(rule: str) -> None:
     agree([*weights, *updater.history_list()], once)
 
 
-@pytest.mark.parametrize("rule", ["SGD", "Nesterov", "Adam", "AdamW"])
-@pytest.mark.parametrize("skip", [0.0, 1.0])
-def test_fused_rules_leave_out_a_step_when_told_on_the_device(rule: str, skip: float) -> None:
-    weights = tensors(1)
-    updater = Updater([Parameter(weight) for weight in weights], solver(rule))  # type: ignore[misc]
-    for weight, gradient in zip(weights, tensors(100), strict=True):
-        weight.grad = gradient.detach() * (float("nan") if skip else 1.0)
-    updater.skip = torch.tensor(skip)
-    updater.update(0.05, 0)
-    for weight, start in zip(weights, tensors(1), strict=True):
-        assert torch.equal(weight, start) == bool(skip)
-    assert all(bool(slot.isfinite().all()) for slot in updater.history_list())
-
-
 OPTIMISERS = {
     "AdamW": (torch.optim.AdamW, {}),
     "NAdam": (torch.optim.NAdam, {"momentum_decay": 1e9}),  # a momentum that stays the same

@@ -29,25 +29,20 @@ class _Training(Training):
     facade: Net
     test_facades: list[Net]
 
-    def forward_backward(self) -> loop.Iteration:
-        net, passes = self.facade, self.parameters.iter_size
-        net.clear_param_diffs()
-        last = len(net.layers) - 1
-        total: list[Tensor] = []
-        keys: list[str] = []
-        generators: dict[str, Tensor] = {}
-        for _ in range(passes):
-            generators = diagnosis.generator_states(self.device)
-            total += net._run(0, last)
-            net._backward(last, 0)
-            for step in self.net.sources:
-                keys += step.source.last_keys
-        loss = _sum(total, self.device)
+    def clear_gradients(self) -> None:
+        self.facade.clear_param_diffs()
+
+    def make_pass(self, index: int) -> loop.Pass:
+        net, last = self.facade, len(self.facade.layers) - 1
+        generators = diagnosis.generator_states(self.device)
+        loss = _sum(net._run(0, last), self.device)
+        net._backward(last, 0)
         batch = {
             name: net.blobs[name].values.tensor for step in self.net.sources for name in step.tops
         }
-        mean = loss / passes if passes > 1 else loss
-        return loop.Iteration(self.iteration, mean, _outputs(net), batch, generators, tuple(keys))
+        keys = tuple(key for step in self.net.sources for key in step.source.last_keys)
+        evidence = diagnosis.Evidence(batch, generators, keys)
+        return loop.Pass(self.iteration, index, loss, _outputs(net), evidence)
 
     def test_batch(self, index: int) -> tuple[dict[str, Tensor], Tensor]:
         net = self.test_facades[index]
