@@ -40,6 +40,16 @@ def available(device: torch.device) -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+def free() -> int:
+    """Bytes of the host's memory that can still be had, what files only cache included."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            fields = dict(line.split(":") for line in file)
+        return int(fields["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return available(torch.device("cpu"))
+
+
 def largest_step_bytes(plan: Blueprint) -> int:
     """Bytes of the bottoms and tops of the layer with the most; no pass can do with less."""
     return (

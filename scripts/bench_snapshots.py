@@ -2,9 +2,9 @@
 
     python scripts/bench_snapshots.py [--folder DIR] [--millions 139] [--rounds 5]
 
-Snapshots: a net with as many parameters as VGG-16 and momentum; "stall" is how long training waits,
-"written" how long the thread took until both files were flushed and entered. Share is the stall at
-a snapshot every 5 minutes. The check of loss and gradients: its share of real training steps.
+Snapshots: training of a net with as many parameters as VGG-16 and momentum; "stall" is how long it
+waits, "written" how long the thread took until both files were flushed and entered. The check of
+loss and gradients: what steps with it take longer than steps without, in turn.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ import torch
 from cortado.proto.caffe_pb2 import SolverParameter
 from cortado.proto.text import parse, to_text
 from cortado.solvers import Solver, events
+from cortado.solvers.hooks import Hook
 from cortado.solvers.hooks.finite import Finite
+from cortado.solvers.hooks.snapshots import Snapshots
+from cortado.solvers.loop import Iteration
 from cortado.tools.benchmarks.nets import definition
 
 
@@ -29,36 +32,60 @@ def solver(folder: Path, millions: int) -> Solver:
     width = millions * 10**6 // 4096 // 8
     net = "".join(
         f"""layer {{ name: "ip{n}" type: "InnerProduct" bottom: "data" top: "y{n}"
-              inner_product_param {{ num_output: 4096 }} }}"""
+              inner_product_param {{ num_output: 4096 }} }}
+            layer {{ name: "sum{n}" type: "Reduction" bottom: "y{n}" top: "z{n}" loss_weight: 1 }}
+        """
         for n in range(8)
     )
     text = f"""
         net_param {{ name: "wide" layer {{ name: "in" type: "DummyData" top: "data"
           dummy_data_param {{ shape {{ dim: 1 dim: {width} }} }} }} {net} }}
         base_lr: 0.1 lr_policy: "fixed" momentum: 0.9 snapshot_prefix: "{folder}/run"
-        solver_mode: CPU
+        snapshot: 8 solver_mode: CPU
     """
     return Solver(parse(text, SolverParameter), device="cpu")
 
 
+class Waiting(Hook):
+    """Lets each snapshot be written before training goes on, and notes what processors did."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.written: list[events.SnapshotWritten] = []
+        self.busy: list[float] = []
+
+    def listen(self, event: events.Event) -> None:
+        if isinstance(event, events.SnapshotWritten):
+            self.written.append(event)
+
+    def after_update(self, solver: Solver, iteration: Iteration) -> None:
+        (saver,) = (hook for hook in solver.hooks if isinstance(hook, Snapshots))
+        began = time.process_time()
+        saver.wait(solver)
+        self.busy.append(time.process_time() - began)
+        for path in self.folder.glob("run_iter_*"):
+            path.unlink()
+
+
 def snapshots(folder: Path, millions: int, rounds: int) -> None:
     with solver(folder, millions) as wide:
-        done: list[events.SnapshotWritten] = []
-        wide.listeners.append(
-            lambda e: done.append(e) if isinstance(e, events.SnapshotWritten) else None
-        )
-        for number in range(rounds):
-            wide.iteration = number
-            wide.snapshot()
-            wide.close()  # waits until the files are written
-            for path in folder.glob("run_iter_*"):
-                path.unlink()
-    stall = statistics.median(event.stall for event in done)
-    written = statistics.median(event.seconds for event in done)
+        waiting = Waiting(folder)
+        wide.listeners.append(waiting.listen)
+        wide.hooks.append(waiting)
+        wide.step(8 * rounds)
+    stalls = sorted(event.stall for event in waiting.written)
+    seconds = statistics.median(event.seconds for event in waiting.written)
+    stall, busy = statistics.median(stalls), max(statistics.median(waiting.busy[7::8]), 0)
     print(
-        f"{millions} million parameters with momentum: stall {stall:.2f} s, written {written:.2f} s"
+        f"{millions} million parameters with momentum: stall {stall:.2f} s "
+        f"({stalls[0]:.2f} to {stalls[-1]:.2f}), written {seconds:.2f} s "
+        f"with {busy:.2f} s of a processor"
     )
-    print(f"share of run time at a snapshot every 5 minutes: {stall / 300:.2%}")
+    cores = torch.get_num_threads()
+    print(
+        f"share of run time at a snapshot every 5 minutes: {stall / 300:.2%} waiting, "
+        f"{(stall + busy / cores) / 300:.2%} if writing takes its part of {cores} processors"
+    )
 
 
 #: Steps in a row, because a call of step() sets up what a run sets up once.

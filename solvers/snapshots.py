@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,6 @@ import torch
 from ..netdef import Net, ParamRef
 from ..netdef.state_dicts import write_state_dict
 from ..netdef.torch_names import own_names
-from ..netdef.weights import collect
 from ..proto.caffe_pb2 import NetParameter, SolverParameter
 from ..proto.errors import ConfigError, Fault, SnapshotError
 from ..proto.state import SolverSnapshot, read_state, write_state, write_state_hdf5
@@ -27,15 +26,22 @@ from ..proto.weights import (
     write_weights_hdf5,
 )
 from . import manifest, restore
+from .host_memory import HostMemory
 from .requirements import SolverDocument, place
 
 if TYPE_CHECKING:
     from .solver import Solver
 
+#: Gives an array of a tensor's shape, with or without its values.
+Copy = Callable[[torch.Tensor], np.ndarray]
 #: Key of our own part of a state among its extra values.
 RESUME = "resume"
 #: What stands before the iteration in the names of regular snapshots, and of the best ones.
 REGULAR, BEST = "iter", "best_iter"
+
+
+def _at_once() -> None:
+    """Nothing to wait for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +59,12 @@ class Snapshot:
     further: list[tuple[Path, list[LayerBlobs]]] = field(default_factory=list)
     #: Files of weights by the names of their tensors, for those that want no Caffe.
     by_name: dict[Path, dict[str, torch.Tensor]] = field(default_factory=dict)
+    #: Returns when the arrays are filled.
+    wait: Callable[[], None] = _at_once
 
     def write(self) -> None:
         """Write weights, then state, then their checksums; each appears complete or not at all."""
+        self.wait()
         for path, blobs in [(self.weights_path, self.blobs), *self.further]:
             if self.hdf5:
                 write_weights_hdf5(path, blobs, self.definition)
@@ -89,16 +98,27 @@ def paths(solver: Solver, label: str = REGULAR) -> tuple[Path, Path, bool]:
     return Path(f"{stem}.caffemodel{ending}"), Path(f"{stem}.solverstate{ending}"), hdf5
 
 
-def take(solver: Solver, label: str = REGULAR) -> Snapshot:
-    """Copy everything a snapshot holds to the host."""
+def take(solver: Solver, host: HostMemory, label: str = REGULAR) -> Snapshot:
+    """Copy everything a snapshot holds into ``host``."""
+    return _collect(solver, host.copy, label, host.pending)
+
+
+def prepare(solver: Solver, host: HostMemory) -> None:
+    """Take arrays from ``host`` for all that a snapshot of ``solver`` will copy."""
+    _collect(solver, host.empty, REGULAR, host.pending)
+
+
+def _collect(
+    solver: Solver, copy: Copy, label: str, pending: Callable[[], Callable[[], None]]
+) -> Snapshot:
     weights_path, state_path, hdf5 = paths(solver, label)
-    history = [_host_copy(tensor) for tensor in solver.updater.history_list()]
+    history = [copy(tensor) for tensor in solver.updater.history_list()]
     extra = {RESUME: json.dumps(restore.capture(solver))}
     state = SolverSnapshot(
         solver.iteration, str(weights_path), solver.current_step, history, dict(extra)
     )
-    blobs = _blobs(solver, with_sharers=not hdf5)
-    further = _further(solver, blobs, label)
+    blobs = _blobs(solver, copy, with_sharers=not hdf5)
+    further = _further(solver, copy, blobs, label)
     by_name = {}
     if solver.parameters.snapshot_safetensors:
         for path, layers in [(weights_path, blobs), *further]:
@@ -113,6 +133,7 @@ def take(solver: Solver, label: str = REGULAR) -> Snapshot:
         state,
         further,
         by_name,
+        pending(),
     )
 
 
@@ -150,7 +171,7 @@ def check_size(document: SolverDocument, net: Net, slots: int) -> None:
 
 
 def _further(
-    solver: Solver, blobs: list[LayerBlobs], label: str
+    solver: Solver, copy: Copy, blobs: list[LayerBlobs], label: str
 ) -> list[tuple[Path, list[LayerBlobs]]]:
     """The further weights of all hooks, laid out as ``blobs``, each with its path."""
     numbers = _owner_of_shared(solver.net)
@@ -158,7 +179,7 @@ def _further(
     for hook in solver.hooks:
         for name, tensors in hook.further_weights().items():
             path, _, _ = paths(solver, f"{name}_{label}")
-            arrays = [_host_copy(tensor) for tensor in tensors]
+            arrays = [copy(tensor) for tensor in tensors]
             layers = [_like(layer, arrays, numbers) for layer in blobs]
             found.append((path, layers))
     return found
@@ -188,43 +209,32 @@ def _load_further(solver: Solver, state: Path, entries: dict[str, manifest.Entry
         hook.load_further_weights(weights)
 
 
-def _host_copy(tensor: torch.Tensor) -> np.ndarray:
-    """A copy in the host's memory, with the axes in order.
-
-    numpy's memory comes in huge pages, and torch copies into it with all threads: training waits
-    for this, and most of the time would otherwise go into touching fresh pages.
-    """
-    array = np.empty(tensor.shape, np.float32)
-    torch.from_numpy(array).copy_(tensor.detach())
-    return array
-
-
-def _blobs(solver: Solver, with_sharers: bool) -> list[LayerBlobs]:
+def _blobs(solver: Solver, copy: Copy, with_sharers: bool) -> list[LayerBlobs]:
     """The weights; with snapshot_diff also what the last update subtracted from them."""
     owners = {(param.layer, param.index): n for n, param in enumerate(solver.net.params)}
-    differences = solver.updater.difference if solver.parameters.snapshot_diff else []
-    layers = collect(solver.net)
+    differences = solver.updater.difference
     shared = _owner_of_shared(solver.net)
-    for layer in layers:
-        for index, blob in enumerate(layer.blobs):
-            if blob is None:
-                continue
-            number = owners.get((layer.name, index))
+    layers = []
+    for step in solver.net.steps:
+        blobs: list[BlobArray | None] = []
+        for index in range(len(step.layer.blobs)):
+            number = owners.get((step.name, index))
             if number is None and not with_sharers:
-                layer.blobs[index] = None
+                blobs.append(None)
                 continue
-            if number is None:
-                number = shared.get((layer.name, index))
-            difference = None
+            tensor, difference = step.layer.blob(index), None
             if solver.parameters.snapshot_diff:
+                number = shared.get((step.name, index)) if number is None else number
                 known = number is not None and number < len(differences)
+                subtracted = differences[number] if known and number is not None else None
                 difference = (
-                    _host_copy(differences[number]).reshape(blob.data.shape)
-                    if known and number is not None
-                    else np.zeros_like(blob.data)
+                    np.zeros(tensor.shape, np.float32)
+                    if subtracted is None
+                    else copy(subtracted).reshape(tensor.shape)
                 )
-            copied = _host_copy(torch.from_numpy(blob.data))
-            layer.blobs[index] = replace(blob, data=copied, diff=difference)
+            blobs.append(BlobArray(copy(tensor), diff=difference))
+        if blobs:
+            layers.append(LayerBlobs(step.name, step.type, blobs))
     return layers
 
 

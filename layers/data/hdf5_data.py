@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,17 @@ from .shapes import positive
 
 #: Numbers that distinguish what is shuffled.
 _FILES, _ROWS = 0, 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """A file in memory: ``numbers`` says which row of the file each of ``rows`` is."""
+
+    turn: int
+    file: int
+    path: str
+    numbers: NDArray[np.int64]
+    rows: list[NDArray[np.float32]]
 
 
 @register("HDF5Data")
@@ -54,7 +66,8 @@ class HDF5Data(DataSource):
         self._shapes = [_row_shape(self._files[0], dataset) for dataset in datasets]
         self.shapes: tuple[Shape, ...] = tuple((batch_size, *shape) for shape in self._shapes)
         self._epoch = self._file = self._row = 0
-        self._loaded: tuple[int, int, list[NDArray[np.float32]]] | None = None
+        self._loaded: _Loaded | None = None
+        self._keys: tuple[str, ...] = ()
         self._given_seed = 0
         #: Top -> how many classes its labels may name, and which other values are allowed.
         self._labels: dict[int, tuple[int, frozenset[int]]] = {}
@@ -80,17 +93,24 @@ class HDF5Data(DataSource):
 
     def next(self, device: torch.device) -> tuple[Tensor, ...]:
         tops = [np.empty(shape, np.float32) for shape in self.shapes]
-        filled = 0
-        while filled < self._batch_size:
-            rows = self._rows()
-            count = min(self._batch_size - filled, len(rows[0]) - self._row)
-            for top, values in zip(tops, rows, strict=True):
-                top[filled : filled + count] = values[self._row : self._row + count]
-            filled += count
-            self._row += count
-            if self._row == len(rows[0]):
+        keys: list[str] = []
+        while len(keys) < self._batch_size:
+            loaded, filled = self._current(), len(keys)
+            part = slice(self._row, self._row + self._batch_size - filled)
+            numbers = loaded.numbers[part].tolist()
+            keys += [f"{loaded.path}:{number}" for number in numbers]
+            for top, values in zip(tops, loaded.rows, strict=True):
+                top[filled : len(keys)] = values[part]
+            self._row += len(numbers)
+            if self._row == len(loaded.numbers):
                 self._next_file()
+        self._keys = tuple(keys)
         return tuple(torch.from_numpy(top).to(device) for top in tops)
+
+    @property
+    def last_keys(self) -> tuple[str, ...]:
+        """File and row, counted from 0, of each record."""
+        return self._keys
 
     def _next_file(self) -> None:
         self._row = 0
@@ -98,8 +118,8 @@ class HDF5Data(DataSource):
         if self._file == len(self._files):
             self._epoch, self._file = self._epoch + 1, 0
 
-    def _rows(self) -> list[NDArray[np.float32]]:
-        """The datasets of the current file, rows in this epoch's order."""
+    def _current(self) -> _Loaded:
+        """The file that is to be read now, its rows in this epoch's order."""
         seed = named_seed(self._given_seed, self._name)
         number = self._file
         if self._shuffle:
@@ -107,15 +127,17 @@ class HDF5Data(DataSource):
             number = int(order[self._file])
         # A single file that is not shuffled is read once and for all.
         turn = self._epoch if self._shuffle else 0
-        if self._loaded is None or self._loaded[:2] != (turn, number):
-            rows = _read(self._files[number], self._datasets, self._shapes)
-            self._check_labels(self._files[number], rows)
+        if self._loaded is None or (self._loaded.turn, self._loaded.file) != (turn, number):
+            path = self._files[number]
+            rows = _read(path, self._datasets, self._shapes)
+            self._check_labels(path, rows)
+            numbers = np.arange(len(rows[0]))
             if self._shuffle:
                 counters = (Purpose.SHUFFLE, _ROWS, self._epoch, number)
-                order = permutation(len(rows[0]), seed, *counters)
-                rows = [values[order] for values in rows]
-            self._loaded = (turn, number, rows)
-        return self._loaded[2]
+                numbers = permutation(len(rows[0]), seed, *counters)
+                rows = [values[numbers] for values in rows]
+            self._loaded = _Loaded(turn, number, path, numbers, rows)
+        return self._loaded
 
     def expect_labels(self, top: int, classes: int, ignored: frozenset[int]) -> None:
         self._labels[top] = (classes, ignored)

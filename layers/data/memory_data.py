@@ -37,6 +37,7 @@ class MemoryData(DataSource):
         self._data: Tensor | None = None
         self._labels = torch.empty(0)
         self._start = 0
+        self._keys: tuple[str, ...] = ()
 
     @classmethod
     def from_message(cls, message: caffe_pb2.LayerParameter, context: Context) -> MemoryData:
@@ -71,8 +72,14 @@ class MemoryData(DataSource):
             raise DataError("a MemoryData layer has no data: give it arrays with set_data first")
         part = slice(self._start, self._start + self._batch_size)
         self._start = part.stop % len(self._data)
+        self._keys = tuple(map(str, range(part.start, part.stop)))
         # Clones, because what is done to a batch in place must not change the data.
         return self._data[part].clone().to(device), self._labels[part].clone().to(device)
+
+    @property
+    def last_keys(self) -> tuple[str, ...]:
+        """The place of each record in the arrays, counted from 0."""
+        return self._keys
 
     def state_dict(self) -> dict[str, Any]:
         return {"start": self._start}

@@ -41,6 +41,9 @@ class Box:
     x2: int
     y2: int
 
+    def __str__(self) -> str:
+        return f"{self.path} ({self.x1}, {self.y1}) to ({self.x2}, {self.y2})"
+
 
 @dataclass(frozen=True, slots=True)
 class Fields:
@@ -89,7 +92,8 @@ class WindowData(DataSource):
         self.shapes = ((batch_size, channels, size, size), (batch_size,))
         self._given_seed = 0
         self._batches = 0
-        self._running: Prefetcher[Any, tuple[Tensor, Tensor]] | None = None
+        self._keys: tuple[str, ...] = ()
+        self._running: Prefetcher[Any, _Batch] | None = None
 
     @classmethod
     def from_message(cls, message: caffe_pb2.LayerParameter, context: Context) -> WindowData:
@@ -154,9 +158,15 @@ class WindowData(DataSource):
             self._running = Prefetcher(
                 partial(next, counter), load, depth=_PREFETCH, name=f"layer {self._name!r}"
             )
-        data, labels = self._running.next()
+        batch = self._running.next()
         self._batches += 1
-        return data.to(device), labels.to(device)
+        self._keys = batch.keys
+        return batch.data.to(device), batch.labels.to(device)
+
+    @property
+    def last_keys(self) -> tuple[str, ...]:
+        """Image and corners of each window."""
+        return self._keys
 
     def seed(self, seed: int) -> None:
         self.close()
@@ -196,11 +206,19 @@ class _Plan:
             yield box, box.label if is_foreground else 0, flip >= 1 << 63
 
 
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    data: Tensor
+    labels: Tensor
+    keys: tuple[str, ...]
+
+
 def _load(
     batch: int, *, plan: _Plan, seed: int, fields: Fields, shape: tuple[int, ...], content: Any
-) -> tuple[Tensor, Tensor]:
+) -> _Batch:
     data = np.zeros(shape, np.float32)
     labels = np.zeros(len(data), np.float32)
+    keys = []
     for place, (box, label, flip) in enumerate(plan.draw(seed, batch)):
         image = images.decode_file(content(box.path), box.path)
         if image.shape[2] != shape[1]:
@@ -210,7 +228,8 @@ def _load(
             )
         warp(image, box, fields, fields.mirror and flip, data[place])
         labels[place] = label
-    return torch.from_numpy(data), torch.from_numpy(labels)
+        keys.append(str(box))
+    return _Batch(torch.from_numpy(data), torch.from_numpy(labels), tuple(keys))
 
 
 def warp(

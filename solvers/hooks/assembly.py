@@ -20,7 +20,7 @@ def standard_hooks(parameters: SolverParameter, net: Net, sigint: str, sighup: s
     """The hooks of a run. Signals come before snapshots, which write what a signal asked for; at
     the end the order is that of Caffe's last lines: snapshot, loss, tests. Averages are updated
     before a snapshot saves them."""
-    saver = Snapshots(parameters)
+    saver = Snapshots(parameters, net.device)
     hooks: list[Hook] = [Signals(sigint, sighup)]
     if parameters.ema_decay:
         hooks.append(Averaging(net, parameters.ema_decay))

@@ -42,9 +42,11 @@ class Finite(Hook):
         self._bad: Pass | None = None
         self._pending: tuple[Pass, Callable[[], bool]] | None = None
         self._before: list[Tensor] = []
-        #: Sums of the large gradients of this pass, by the parameter's id.
-        self._sums: dict[int, float] = {}
+        self._small: list[Tensor] = []
+        self._large: list[Tensor] = []
         self._handles: list[Any] = []
+        #: Sums of the large parameters' gradients in this pass, by the parameter's id.
+        self._sums: dict[int, float] = {}
         # One call for all small tensors: a step has taken the caches, which makes calls dear. The
         # kernel multiplies by 1 and tells whether it saw a value that is not finite.
         self._multiply = torch._amp_foreach_non_finite_check_and_unscale_
@@ -53,12 +55,12 @@ class Finite(Hook):
     # -- looking at numbers ------------------------------------------------------------------------
 
     def before_train(self, solver: Solver) -> None:
-        if self._deferred or solver.scaler is not None:
-            return
-        for param in solver.net.params:
-            if param.tensor.requires_grad and param.tensor.numel() > LARGE:
-                handle = param.tensor.register_post_accumulate_grad_hook(self._add)
-                self._handles.append(handle)
+        tensors = [param.tensor for param in solver.net.params if param.tensor.requires_grad]
+        if solver.scaler is not None:
+            tensors = []
+        self._large = [t for t in tensors if t.numel() > LARGE and not self._deferred]
+        self._small = [t for t in tensors if t.numel() <= LARGE or self._deferred]
+        self._handles += [t.register_post_accumulate_grad_hook(self._add) for t in self._large]
 
     def _add(self, parameter: Tensor) -> None:
         assert parameter.grad is not None
@@ -67,21 +69,25 @@ class Finite(Hook):
     def after_pass(self, solver: Solver, made: Pass) -> bool:
         if self._deferred:
             self._check(solver)
-            self._pending = (made, _fetched(_on_device(made.loss, _gradients(solver))))
-        elif not self._on_host(solver, made):
+            self._pending = (made, _fetched(_on_device(made.loss, _gradients(self._small))))
+            return False
+        if not self._is_finite(made.loss):
             self._bad = made
         self._sums.clear()
         return self._bad is not None
 
-    def _on_host(self, solver: Solver, made: Pass) -> bool:
-        """Whether loss and gradients are finite; most is known from the sums already."""
-        gradients = _gradients(solver, self._sums)
-        self._multiply([made.loss, *gradients], self._found, self._one)
+    def _is_finite(self, loss: Tensor) -> bool:
+        """Whether loss and gradients are finite, on the CPU."""
+        rest = _gradients(self._small)
+        if len(self._sums) < len(self._large):  # backward was not torch's, or did not reach all
+            rest += _gradients([t for t in self._large if id(t) not in self._sums])
+        self._multiply([loss, *rest], self._found, self._one)
         if not self._found.item() and math.isfinite(sum(self._sums.values())):
             return True
         self._found.zero_()
         # A sum of large values may overflow where none of them is infinite.
-        return all(bool(t.isfinite().all()) for t in (made.loss, *_gradients(solver)))
+        rest += _gradients(self._large)
+        return all(bool(tensor.isfinite().all()) for tensor in (loss, *rest))
 
     # -- stopping ----------------------------------------------------------------------------------
 
@@ -146,13 +152,8 @@ class Finite(Hook):
         return f"{message}; net, weights and batch are in {folder}"
 
 
-def _gradients(solver: Solver, without: Sequence[int] | dict[int, float] = ()) -> list[Tensor]:
-    """The gradients there are, but for those of the parameters (by id) in ``without``; none where
-    they are scaled and may overflow."""
-    if solver.scaler is not None:
-        return []
-    tensors = [param.tensor for param in solver.net.params]
-    return [t.grad for t in tensors if t.grad is not None and id(t) not in without]
+def _gradients(tensors: Sequence[Tensor]) -> list[Tensor]:
+    return [gradient for tensor in tensors if (gradient := tensor.grad) is not None]
 
 
 def _on_device(loss: Tensor, gradients: list[Tensor]) -> Tensor:

@@ -7,9 +7,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from ...proto.caffe_pb2 import SolverParameter
 from ...proto.errors import ConfigError, CortadoError, ResourceError
 from .. import events, manifest, snapshots
+from ..host_memory import HostMemory
 from ..lock import PrefixLock
 from .base import Hook
 
@@ -21,12 +24,12 @@ if TYPE_CHECKING:
 class Snapshots(Hook):
     """Every ``snapshot`` iterations, when a signal asks for one, and at the end.
 
-    Training waits only while weights and history are copied to the host, and for the previous
-    snapshot if that is still being written. A snapshot that fails is reported and training goes
+    Training waits only while weights and history are copied to the host, into memory that a thread
+    has prepared, and for the previous snapshot if that is still being written. A snapshot that fails is reported and training goes
     on; only a failing final snapshot is an error.
     """
 
-    def __init__(self, parameters: SolverParameter) -> None:
+    def __init__(self, parameters: SolverParameter, device: torch.device) -> None:
         self.interval = parameters.snapshot
         self.at_end = parameters.snapshot_after_train
         self.prefix = parameters.snapshot_prefix
@@ -35,12 +38,23 @@ class Snapshots(Hook):
         self._lock = PrefixLock(self.prefix) if self.prefix else None
         self._locked = False
         self._executor: ThreadPoolExecutor | None = None
+        self._host = HostMemory(device)
+        self._preparing: Future[None] | None = None
         self._pending: tuple[snapshots.Snapshot, float, Future[float]] | None = None
 
     def before_train(self, solver: Solver) -> None:
         solver.updater.keep_difference = solver.parameters.snapshot_diff
         if self.prefix and (self.interval or self.at_end):
             self._take_lock()
+        if self.prefix and self.interval and self._preparing is None:
+            snapshots.prepare(solver, self._host)
+            self._preparing = self._thread().submit(self._host.touch)
+
+    def _thread(self) -> ThreadPoolExecutor:
+        """The one thread that works beside training."""
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(1, thread_name_prefix="snapshot")
+        return self._executor
 
     def _take_lock(self) -> None:
         if self._lock is None:
@@ -68,20 +82,24 @@ class Snapshots(Hook):
         for hook in solver.hooks:
             hook.before_snapshot(solver)
         self._take_lock()
-        self._report(solver, wait=True)
         began = time.monotonic()
+        self.wait(solver)
+        if self._preparing is not None:
+            self._preparing.result()
         solver.snapshot_requested = False
-        snapshot = snapshots.take(solver, label)
+        snapshot = snapshots.take(solver, self._host, label)
         hdf5 = snapshot.hdf5
         solver.emit(events.SnapshotStarted(solver.iteration, str(snapshot.weights_path), hdf5))
         solver.emit(events.StateSnapshotStarted(solver.iteration, str(snapshot.state_path), hdf5))
-        if self._executor is None:
-            self._executor = ThreadPoolExecutor(1, thread_name_prefix="snapshot")
-        future = self._executor.submit(_write, snapshot)
+        future = self._thread().submit(_write, snapshot)
         if label == snapshots.REGULAR:
             self.newest = solver.iteration
         self._pending = (snapshot, time.monotonic() - began, future)
         return snapshot.files
+
+    def wait(self, solver: Solver) -> None:
+        """Return when the files of the snapshot taken last are there, and say how it went."""
+        self._report(solver, wait=True)
 
     def _report(self, solver: Solver, wait: bool, final: bool = False) -> None:
         """Say how the pending snapshot went, once it is written (or now, if ``wait``)."""
@@ -100,12 +118,14 @@ class Snapshots(Hook):
                 raise ResourceError(f"the final snapshot could not be written: {reason}") from error
             solver.emit(events.SnapshotFailed(iteration, str(snapshot.weights_path), reason))
             return
+        finally:
+            self._host.recycle()
         weights, state = str(snapshot.weights_path), str(snapshot.state_path)
         solver.emit(events.SnapshotWritten(iteration, weights, state, stall, seconds))
 
     def close(self, solver: Solver) -> None:
         try:
-            self._report(solver, wait=True)
+            self.wait(solver)
         finally:
             if self._executor is not None:
                 self._executor.shutdown()

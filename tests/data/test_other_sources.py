@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -229,3 +230,46 @@ def test_window_files_are_checked(tmp_path: Path) -> None:
     source = build(declared)
     with pytest.raises(DataError, match=r"outside the image of 20x20"):
         deliver(source, 200)
+
+
+def test_keys_of_hdf5_rows_are_those_of_the_files(tmp_path: Path) -> None:
+    """Row r of b.h5 holds 5 + r, whatever the order in which rows are read."""
+    source = build(hdf5(tmp_path))
+    for _ in range(5):
+        (values,) = source.next(CPU)
+        places = [value % 5 for value in values.int().tolist()]
+        files = ["b.h5" if value >= 5 else "a.h5" for value in values.tolist()]
+        assert source.last_keys == tuple(
+            f"{tmp_path}/{file}:{place}" for file, place in zip(files, places, strict=True)
+        )
+
+
+def test_keys_of_memory_data_are_places_in_the_arrays() -> None:
+    source = build(
+        'type: "MemoryData" top: "a" top: "b" memory_data_param '
+        "{ batch_size: 2 channels: 1 height: 1 width: 1 }"
+    )
+    source.set_data(np.arange(4.0).reshape(4, 1, 1, 1), np.zeros(4))  # type: ignore[attr-defined]
+    seen = []
+    for _ in range(3):
+        values, _ = source.next(CPU)
+        assert source.last_keys == tuple(str(int(value)) for value in values.flatten())
+        seen += source.last_keys
+    assert seen == ["0", "1", "2", "3", "0", "1"]
+
+
+def test_keys_of_windows_are_image_and_corners(tmp_path: Path) -> None:
+    source = build(windows(tmp_path))
+    _, labels = source.next(CPU)
+    assert len(source.last_keys) == 4
+    for key, label in zip(source.last_keys, labels.tolist(), strict=True):
+        assert key.startswith(f"{tmp_path}/w.png (")
+        left, _, right, _ = map(int, re.findall(r"\d+", key.rpartition("w.png")[2]))
+        assert right - left == (9 if label else 8)  # foreground windows are wider
+    source.close()
+
+
+def test_made_up_values_have_no_keys(tmp_path: Path) -> None:
+    source = build(dummy(tmp_path))
+    source.next(CPU)
+    assert source.last_keys == ()
