@@ -110,13 +110,23 @@ def write_state(
     """Write a solver state that Caffe can read; it passes over the values in ``own``."""
     with _create(path) as file:
         file.create_dataset("iter", data=np.array([iteration], np.int32))
-        learned = learned_net.encode("utf-8", "surrogateescape")
-        file.create_dataset("learned_net", data=np.bytes_(learned or b"\0"))
+        _write_text(file, "learned_net", learned_net)
         file.create_dataset("current_step", data=np.array([current_step], np.int32))
         group = file.create_group("history")
         for index, array in enumerate(history):
             group.create_dataset(str(index), data=np.asarray(array, np.float32))
         _write_own(file, own)
+
+
+def _write_text(file: h5py.File, name: str, text: str) -> None:
+    """A string that ends in a zero byte: Caffe reads on until it finds one."""
+    content = text.encode("utf-8", "surrogateescape") + b"\0"
+    kind = h5py.h5t.C_S1.copy()
+    kind.set_size(len(content))
+    kind.set_strpad(h5py.h5t.STR_NULLTERM)
+    scalar = h5py.h5s.create(h5py.h5s.SCALAR)
+    dataset = h5py.h5d.create(file.id, name.encode(), kind, scalar)
+    dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, np.frombuffer(content, f"S{len(content)}"), kind)
 
 
 def _value(dataset: Any) -> Value:

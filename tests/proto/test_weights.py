@@ -114,6 +114,16 @@ def test_own_values_come_back_and_stock_fields_stay(write: Any, tmp_path: Path) 
     np.testing.assert_array_equal(back.history[0], history[0])
 
 
+def test_hdf5_string_ends_in_a_zero_byte_as_caffe_needs_it(tmp_path: Path) -> None:
+    """Caffe gives the string no end of its own and otherwise reads what lies behind it."""
+    write_state_hdf5(tmp_path / "s.h5", SolverSnapshot(7, "x.caffemodel.h5"))
+    for path in (tmp_path / "s.h5", GOLDENS / "tiny_shared_h5_iter_3.solverstate.h5"):
+        with h5py.File(path) as file:
+            kind, text = file["learned_net"].id.get_type(), file["learned_net"][()]
+            assert kind.get_size() == len(text) + 1
+            assert kind.get_strpad() == h5py.h5t.STR_NULLTERM
+
+
 def test_hdf5_round_trip_with_diffs_gaps_and_slashes(tmp_path: Path) -> None:
     blob = BlobArray(np.float32([[1, 2]]), diff=np.float32([[3, 4]]))
     layers = [
