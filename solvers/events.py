@@ -266,7 +266,8 @@ class FinalLoss(Event):
 
 @dataclass(frozen=True, slots=True)
 class TrainingStopped(Event):
-    """``Optimization stopped early.``; ``reason`` says why (a signal, early stopping)."""
+    """``Optimization stopped early.``, after a line of our own with ``reason``: a signal, early
+    stopping."""
 
     iteration: int
     reason: str

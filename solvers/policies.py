@@ -50,7 +50,7 @@ class Policy:
 _policies: dict[str, Policy] = {}
 
 _GAMMA = at_least("gamma", 0)
-_MAX_ITER = positive("max_iter")
+_MAX_ITER = positive("max_iter", instead="max_epoch")
 
 
 def register(name: str, *requirements: Requirement) -> Callable[[Function], Function]:

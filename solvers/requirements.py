@@ -17,20 +17,22 @@ SolverDocument = Document[caffe_pb2.SolverParameter]
 class Requirement:
     """``field`` must hold ``need`` ("at least 0"), which ``accepts`` decides.
 
-    An ``optional`` field may be absent: its default, or the absence, is fine.
+    An ``optional`` field may be absent: its default, or the absence, is fine. Any field may be
+    where the one called ``instead`` is given.
     """
 
     field: str
     need: str
     accepts: Callable[[Any], bool]
     optional: bool = False
+    instead: str = ""
 
     def fault(self, document: SolverDocument, because: str = "") -> Fault | None:
         """The fault of ``document``, or None; ``because`` names what asks for the field."""
         solver = document.message
         reason = f" ({because} needs it)" if because else ""
         if not is_set(solver, self.field):
-            if self.optional:
+            if self.optional or (self.instead and is_set(solver, self.instead)):
                 return None
             return Fault(
                 f"{self.field} must be {self.need}, but it is not set{reason}", place(document)
@@ -64,8 +66,8 @@ def at_least(field: str, low: float, *, optional: bool = False) -> Requirement:
     return Requirement(field, f"at least {low:g}", lambda value: value >= low, optional)
 
 
-def positive(field: str, *, optional: bool = False) -> Requirement:
-    return Requirement(field, "greater than 0", lambda value: value > 0, optional)
+def positive(field: str, *, optional: bool = False, instead: str = "") -> Requirement:
+    return Requirement(field, "greater than 0", lambda value: value > 0, optional, instead)
 
 
 def fraction(field: str, *, optional: bool = True) -> Requirement:

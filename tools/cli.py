@@ -171,6 +171,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if wants_traceback(tokens):
             traceback.print_exc()
         return report(error)
+    finally:
+        if argv is None:
+            # Python is about to end; a late Ctrl-C shall not print where it was.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 if __name__ == "__main__":

@@ -58,4 +58,6 @@ def iterations(name: str, document: SolverDocument, flag: int) -> int:
             f"{name}: it has no max_iter to draw{f' ({reason})' if reason else ''}; "
             f"give --iterations, greater than 0"
         )
+    if not document.message.max_iter:
+        document.message.max_iter = count  # policies that end with the run need to know
     return count

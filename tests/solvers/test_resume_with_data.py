@@ -103,8 +103,13 @@ def test_nan_names_the_records_of_its_batch(tmp_path: Path, database: Path) -> N
 
 def test_epochs_and_whole_test_sets(tmp_path: Path, database: Path) -> None:
     text = "max_epoch: 4 test_epoch: 1 snapshot_epoch: 2 iter_size: 2 test_iter: 0"
+    # A policy that ends with the run takes its length from the epochs.
+    text += ' lr_policy: "linear"'
     with data_solver(tmp_path / "run", database, text) as solver:
         parameters = solver.parameters
+        solver.iteration = 3
+        assert solver.rate == pytest.approx(parameters.base_lr / 2)
+        solver.iteration = 0
         # 12 records in batches of 4, two batches an iteration; 3 test batches of 5 cover them.
         assert parameters.max_iter == 6
         assert parameters.test_interval == 2

@@ -89,7 +89,10 @@ def test_numbers_are_printed_as_by_a_cpp_stream(value, text):
             ["Finetuning from w", "Ignoring source layer a", "Ignoring source layer b"],
         ),
         (events.FinalLoss(9, 0.5), ["Iteration 9, loss = 0.5"]),
-        (events.TrainingStopped(9, "SIGINT"), ["Optimization stopped early."]),
+        (
+            events.TrainingStopped(9, "SIGINT"),
+            ["Stopped at iteration 9 by SIGINT", "Optimization stopped early."],
+        ),
         (events.TrainingFinished(9), ["Optimization Done."]),
         (events.IterationDone(9), []),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,16 @@ def test_plot_lr_needs_an_end_and_a_policy(folder: Path, capsys) -> None:
     assert "give --iterations" in capsys.readouterr().err
     assert cli.main(["plot_lr", "solver.prototxt", "--iterations", "3"]) == 0
     assert "3 iterations" in capsys.readouterr().out
+
+
+def test_plot_lr_of_a_run_that_is_counted_in_epochs(folder: Path, capsys) -> None:
+    text = re.sub(r"max_iter: \d+", "max_epoch: 3", (folder / "solver.prototxt").read_text())
+    (folder / "epochs.prototxt").write_text(text)
+    flags = ["--set", "lr_policy=linear", "--set", "base_lr=0.5"]
+    assert cli.main(["plot_lr", "epochs.prototxt", *flags]) == 2
+    assert "max_epoch counts epochs" in capsys.readouterr().err
+    assert cli.main(["plot_lr", "epochs.prototxt", *flags, "--iterations", "5"]) == 0
+    assert "5 iterations, from 0.5 to 0.1" in capsys.readouterr().out
 
 
 def test_lr_finder(folder: Path, capsys) -> None:

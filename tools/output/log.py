@@ -208,6 +208,7 @@ def _(event: events.FinalLoss) -> Iterable[Line]:
 
 @lines.register
 def _(event: events.TrainingStopped) -> Iterable[Line]:
+    yield INFO, f"Stopped at iteration {event.iteration} by {event.reason}"
     yield INFO, "Optimization stopped early."
 
 
