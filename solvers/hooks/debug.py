@@ -13,12 +13,12 @@ from .base import Hook
 from .display import Display
 
 if TYPE_CHECKING:
-    from ..loop import Iteration
+    from ..loop import Iteration, Pass
     from ..solver import Solver
 
 
 class Debug(Hook):
-    """Reports Caffe's debug lines: forward in the order of layers, backward in reverse.
+    """Reports Caffe's debug lines of each pass: forward in the order of layers, backward in reverse.
 
     A layer's bottom gradient is what this layer alone sends back, as Caffe shows it, not the sum
     over all consumers of the blob.
@@ -27,7 +27,8 @@ class Debug(Hook):
     def __init__(self, display: Display) -> None:
         self._display = display
         self._handles: list[Any] = []
-        self._forward: list[str] = []
+        #: By layer: its lines of this pass.
+        self._forward: dict[str, list[str]] = {}
         self._gradients: dict[tuple[str, int], Tensor] = {}
 
     def before_step(self, solver: Solver) -> None:
@@ -71,19 +72,30 @@ class Debug(Hook):
 
     def _note(self, kind: str, layer: str, blob: str, tensor: Tensor) -> None:
         text = f"[Forward] Layer {layer}, {kind} blob {blob} data: {_mean(tensor):g}"
-        self._forward.append(text)
+        self._forward.setdefault(layer, []).append(text)
+
+    def after_pass(self, solver: Solver, made: Pass) -> bool:
+        if self._handles:
+            for source in solver.net.sources:
+                for name in source.tops:
+                    self._note("top", source.name, name, made.evidence.batch[name])
+            for step in solver.net.order:
+                for text in self._forward.get(step.name, ()):
+                    solver.emit(events.DebugLine(text))
+            for text in self._backward(solver):
+                solver.emit(events.DebugLine(text))
+            self._forward.clear()
+            self._gradients.clear()
+        return False
 
     def after_backward(self, solver: Solver, iteration: Iteration) -> None:
-        if not self._handles:
-            return
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
-        solver.net.literal = False
-        for text in [*self._forward, *self._backward(solver)]:
-            solver.emit(events.DebugLine(text))
-        self._forward.clear()
-        self._gradients.clear()
+        self.close(solver)
+
+    def close(self, solver: Solver) -> None:
+        if self._handles:
+            solver.net.literal = False
+        while self._handles:
+            self._handles.pop().remove()
 
     def _backward(self, solver: Solver) -> list[str]:
         lines = []

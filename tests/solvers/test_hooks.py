@@ -334,15 +334,20 @@ def test_stop_during_a_test_interrupts_it(tmp_path: Path) -> None:
 
 def test_debug_lines_in_display_iterations(tmp_path: Path) -> None:
     seen: list[events.Event] = []
-    text = "debug_info: true display: 4 snapshot_after_train: false"
+    text = "debug_info: true display: 4 snapshot_after_train: false iter_size: 2"
     with small_solver(tmp_path, text, listeners=[seen.append]) as solver:
         weight = float(solver.net.params[0].tensor.detach().abs().mean())
         solver.solve()
     lines = [event.text for event in of_kind(seen, events.DebugLine)]
-    assert len(lines) == 2 * (len(lines) // 2)
-    first = lines[: len(lines) // 2]
-    assert first[0].startswith("[Forward] Layer ip1, top blob h data: ")
-    assert first[1] == f"[Forward] Layer ip1, param blob 0 data: {weight:g}"
+    assert len(lines) == 4 * (len(lines) // 4)  # two iterations of two passes
+    first, second = lines[: len(lines) // 4], lines[len(lines) // 4 : len(lines) // 2]
+    assert [line.partition(":")[0] for line in first] == [
+        line.partition(":")[0] for line in second
+    ]
+    assert first[0].startswith("[Forward] Layer in, top blob data data: ")
+    assert first[1].startswith("[Forward] Layer in, top blob label data: ")
+    assert first[2].startswith("[Forward] Layer ip1, top blob h data: ")
+    assert first[3] == f"[Forward] Layer ip1, param blob 0 data: {weight:g}"
     kinds = [line.rpartition(":")[0] for line in first if line.startswith("[Backward]")]
     assert kinds[:4] == [
         "[Backward] Layer loss, bottom blob o diff",
