@@ -20,8 +20,8 @@ class HostMemory:
 
     Most of the time of a copy into fresh memory goes into touching its pages, and training waits
     for it. So the arrays are kept (:meth:`recycle`) unless they would take more than a quarter of
-    the memory that is free, and may be made ahead (:meth:`empty`, then :meth:`touch`). For a GPU they
-    are pinned, and copies run while the program goes on (:meth:`pending`).
+    the memory that is free, and may be made ahead (:meth:`empty`, then :meth:`touch`). For a GPU
+    they are pinned, and copies run while the program goes on (:meth:`pending`).
     """
 
     def __init__(self, device: torch.device) -> None:

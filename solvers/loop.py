@@ -85,7 +85,8 @@ def forward_backward(solver: Solver) -> Iteration:
     for index in range(count):
         made = solver.make_pass(index)
         total = made.loss if total is None else total + made.loss
-        if any([hook.after_pass(solver, made) for hook in solver.hooks]):
+        asked_to_end = [hook.after_pass(solver, made) for hook in solver.hooks]
+        if any(asked_to_end):
             break
     assert total is not None
     usable = solver.scaler is None or solver.scaler.unscale(solver.updater.gradients())

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Debug(Hook):
-    """Reports Caffe's debug lines of each pass: forward in the order of layers, backward in reverse.
+    """Reports Caffe's debug lines of a pass: forward in the order of layers, backward in reverse.
 
     A layer's bottom gradient is what this layer alone sends back, as Caffe shows it, not the sum
     over all consumers of the blob.

@@ -25,8 +25,8 @@ class Snapshots(Hook):
     """Every ``snapshot`` iterations, when a signal asks for one, and at the end.
 
     Training waits only while weights and history are copied to the host, into memory that a thread
-    has prepared, and for the previous snapshot if that is still being written. A snapshot that fails is reported and training goes
-    on; only a failing final snapshot is an error.
+    has prepared, and for the previous snapshot if that is still being written. A snapshot that
+    fails is reported and training goes on; only a failing final snapshot is an error.
     """
 
     def __init__(self, parameters: SolverParameter, device: torch.device) -> None:

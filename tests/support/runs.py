@@ -10,6 +10,7 @@ from cortado.proto.caffe_pb2 import SolverParameter
 from cortado.proto.positions import Document
 from cortado.proto.text import parse
 from cortado.solvers import Solver
+from cortado.solvers.hooks import Hook
 
 #: Random data in both phases, dropout, and a parameter that is shared.
 NET = """
@@ -63,3 +64,24 @@ def everything(solver: Solver) -> list[torch.Tensor]:
 
 def identical(first: list[torch.Tensor], second: list[torch.Tensor]) -> bool:
     return len(first) == len(second) and all(map(torch.equal, first, second))
+
+
+class Call(Hook):
+    """Does something after the update that completes an iteration."""
+
+    def __init__(self, at: int, work) -> None:
+        self.at, self.work = at, work
+
+    def after_update(self, solver, iteration) -> None:
+        if solver.iteration == self.at:
+            self.work()
+
+
+class Recorder(Hook):
+    """Keeps the weights after every update."""
+
+    def __init__(self, weights: list[list[torch.Tensor]]) -> None:
+        self.weights = weights
+
+    def after_update(self, solver, iteration) -> None:
+        self.weights.append([param.tensor.detach().clone() for param in solver.net.params])
