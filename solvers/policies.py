@@ -67,6 +67,11 @@ def policy_names() -> list[str]:
     return sorted(_policies)
 
 
+def depends_on(policy: str, field: str) -> bool:
+    """Whether the rates of a policy depend on a field that it asks for."""
+    return any(requirement.field == field for requirement in _policies[policy].requirements)
+
+
 def check(document: SolverDocument) -> Iterator[Fault]:
     """What is wrong with the policy of a solver and its fields."""
     name = document.message.lr_policy
@@ -233,6 +238,7 @@ __all__ = [
     "Policy",
     "Rate",
     "check",
+    "depends_on",
     "is_set",
     "learning_rate",
     "policy_names",

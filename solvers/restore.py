@@ -10,7 +10,7 @@ import torch
 
 from ..netdef import Net
 from ..proto.errors import ConfigError, Fault, SnapshotError
-from . import checks
+from . import checks, policies
 from .requirements import SolverDocument, place
 
 if TYPE_CHECKING:
@@ -78,7 +78,8 @@ def _set_generators(states: dict[str, str]) -> None:
             torch.cuda.set_rng_state(state)
 
 
-#: Solver fields that do not change what weights an iteration leads to.
+#: Solver fields that do not change what weights an iteration leads to (max_iter does where the
+#: learning rate depends on it).
 _HARMLESS = {
     "max_iter",
     "max_epoch",
@@ -127,8 +128,9 @@ def digest(solver: Solver) -> dict[str, str]:
     parts = {}
     for layer in solver.net.to_message().layer:
         parts[f"layer {layer.name}"] = layer.SerializeToString(deterministic=True)
+    policy = solver.parameters.lr_policy
     for field, value in solver.parameters.ListFields():
-        if field.name not in _HARMLESS:
+        if field.name not in _HARMLESS or policies.depends_on(policy, field.name):
             parts[f"solver field {field.name}"] = repr(value).encode()
     return {name: hashlib.sha256(data).hexdigest()[:16] for name, data in parts.items()}
 

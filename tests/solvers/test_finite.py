@@ -10,11 +10,12 @@ from safetensors.torch import load_file
 
 from cortado.proto.errors import NumericError
 from cortado.proto.weights import read_weights
-from cortado.solvers import diagnosis
+from cortado.solvers import Solver, diagnosis
 from cortado.solvers.hooks import Hook
 from cortado.solvers.hooks.finite import LARGE, Finite
 from cortado.solvers.rules import rule_names
-from support.runs import Call, Recorder, small_solver
+from cortado.solvers.scaling import LossScaler
+from support.runs import Call, Recorder, small_solver, solver_document
 
 
 def test_nan_stops_the_run_and_leaves_a_bundle(tmp_path: Path) -> None:
@@ -103,14 +104,15 @@ def test_pass_with_a_bad_gradient_is_the_one_that_is_kept(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("rule", rule_names())
 @pytest.mark.parametrize("passes", [1, 2])
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_weights_before_a_bad_step_are_there_even_where_the_answer_comes_later(
-    rule: str, passes: int, tmp_path: Path
+    rule: str, passes: int, device: str, tmp_path: Path
 ) -> None:
-    """As on a GPU, where an iteration does not wait for the answer about its own passes."""
+    """On a GPU an iteration does not wait for the answer about its own passes; here as there."""
     momentum = "" if rule in ("AdaGrad", "RMSProp") else "momentum: 0.9"
     fields = f'type: "{rule}" {momentum} iter_size: {passes} weight_decay: 0.01 snapshot: 3'
     over_time: list[list[torch.Tensor]] = []
-    with small_solver(tmp_path, fields) as solver:
+    with Solver(solver_document(tmp_path, fields), device=device) as solver:
         (at,) = [n for n, hook in enumerate(solver.hooks) if isinstance(hook, Finite)]
         solver.hooks[at] = Finite(deferred=True)
         solver.hooks = [Poison(passes - 1), Recorder(over_time), *solver.hooks]
@@ -120,7 +122,7 @@ def test_weights_before_a_bad_step_are_there_even_where_the_answer_comes_later(
     assert len(over_time) == 3  # the bad step was made, and taken back
     assert all(map(torch.equal, found, over_time[1]))
     saved = {b.name: b for b in read_weights(tmp_path / "run_not_finite_iter_2/weights.caffemodel")}
-    assert (saved["ip1"].blobs[0].data == over_time[1][0].numpy()).all()
+    assert (saved["ip1"].blobs[0].data == over_time[1][0].cpu().numpy()).all()
     assert not list(tmp_path.glob("*.solverstate"))  # one was due after the bad step
 
 
@@ -166,3 +168,21 @@ def test_check_finite_can_be_switched_off(tmp_path: Path) -> None:
     with small_solver(tmp_path, "check_finite: false") as solver:
         solver.hooks.insert(0, Poison())
         assert solver.solve().iteration == 8
+
+
+class Overflow(Hook):
+    """Makes a gradient infinite in every pass from iteration 4 on."""
+
+    def after_pass(self, solver, made) -> bool:
+        if made.iteration >= 4:
+            solver.updater.gradients()[0].view(-1)[0] = torch.inf
+        return False
+
+
+def test_scaled_gradients_may_overflow_until_the_scale_is_used_up(tmp_path: Path) -> None:
+    with small_solver(tmp_path, "max_iter: 40") as solver:
+        solver.scaler = LossScaler(torch.device("cpu"), scale=4.0)
+        solver.hooks.insert(0, Overflow())
+        with pytest.raises(NumericError, match=r"iteration 6: gradients overflow.*scaled by 0\.5"):
+            solver.solve()
+        assert all(bool(param.tensor.isfinite().all()) for param in solver.net.params)

@@ -198,6 +198,20 @@ def test_edited_solver_and_net_are_named(tmp_path: Path) -> None:
         assert edited.iteration == 8
 
 
+@pytest.mark.parametrize(("policy", "matters"), [("fixed", False), ("linear", True)])
+def test_a_longer_run_is_another_one_where_the_rate_depends_on_it(
+    policy: str, matters: bool, tmp_path: Path
+) -> None:
+    with small_solver(tmp_path, f'lr_policy: "{policy}"') as solver:
+        solver.solve()
+    with small_solver(tmp_path, f'lr_policy: "{policy}" max_iter: 10') as longer:
+        if matters:
+            with pytest.raises(SnapshotError, match="solver field max_iter"):
+                longer.solve(tmp_path / "run_iter_8.solverstate")
+        else:
+            assert longer.solve(tmp_path / "run_iter_8.solverstate").iteration == 10
+
+
 def test_other_solver_type_is_refused(tmp_path: Path) -> None:
     with small_solver(tmp_path, "momentum: 0.9") as solver:
         solver.solve()
