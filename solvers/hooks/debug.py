@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from ...netdef.splits import insert_splits
+from ...proto.caffe_pb2 import LayerParameter
 from .. import events
 from .base import Hook
 from .display import Display
@@ -20,15 +22,17 @@ if TYPE_CHECKING:
 class Debug(Hook):
     """Reports Caffe's debug lines of a pass: forward in the order of layers, backward in reverse.
 
-    A layer's bottom gradient is what this layer alone sends back, as Caffe shows it, not the sum
-    over all consumers of the blob.
+    Split layers are shown where Caffe has them. A layer's bottom gradient is what this layer alone
+    sends back, as there, not the sum over all consumers of the blob.
     """
 
     def __init__(self, display: Display) -> None:
         self._display = display
         self._handles: list[Any] = []
-        #: By layer: its lines of this pass.
-        self._forward: dict[str, list[str]] = {}
+        #: By layer: mean magnitudes of its tops and of its parameters in this pass.
+        self._tops: dict[str, list[float]] = {}
+        self._parameters: dict[str, list[float]] = {}
+        #: By layer and bottom: what the layer sends back.
         self._gradients: dict[tuple[str, int], Tensor] = {}
 
     def before_step(self, solver: Solver) -> None:
@@ -62,29 +66,20 @@ class Debug(Hook):
     def _after(self, step: Any) -> Any:
         def hook(module: object, bottoms: object, result: Tensor | Sequence[Tensor]) -> None:
             tops = (result,) if isinstance(result, Tensor) else result
-            for name, top in zip(step.tops, tops, strict=True):
-                self._note("top", step.name, name, top)
-            for index in range(len(step.layer.blobs)):
-                name = _parameter_name(step, index)
-                self._note("param", step.name, name, step.layer.blob(index))
+            self._tops[step.name] = [_mean(top) for top in tops]
+            blobs = [step.layer.blob(index) for index in range(len(step.layer.blobs))]
+            self._parameters[step.name] = [_mean(blob) for blob in blobs]
 
         return hook
 
-    def _note(self, kind: str, layer: str, blob: str, tensor: Tensor) -> None:
-        text = f"[Forward] Layer {layer}, {kind} blob {blob} data: {_mean(tensor):g}"
-        self._forward.setdefault(layer, []).append(text)
-
     def after_pass(self, solver: Solver, made: Pass) -> bool:
         if self._handles:
+            batch = made.evidence.batch
             for source in solver.net.sources:
-                for name in source.tops:
-                    self._note("top", source.name, name, made.evidence.batch[name])
-            for step in solver.net.order:
-                for text in self._forward.get(step.name, ()):
-                    solver.emit(events.DebugLine(text))
-            for text in self._backward(solver):
+                self._tops[source.name] = [_mean(batch[name]) for name in source.tops]
+            layers = [message for message, _ in insert_splits(solver.net.to_message().layer)]
+            for text in (*self._forward(layers), *self._backward(solver, layers)):
                 solver.emit(events.DebugLine(text))
-            self._forward.clear()
             self._gradients.clear()
         return False
 
@@ -97,25 +92,49 @@ class Debug(Hook):
         while self._handles:
             self._handles.pop().remove()
 
-    def _backward(self, solver: Solver) -> list[str]:
-        lines = []
-        for step in reversed(solver.net.steps):
-            start = f"[Backward] Layer {step.name}, "
-            for index, name in enumerate(step.bottoms):
-                gradient = self._gradients.get((step.name, index))
+    def _forward(self, layers: Sequence[LayerParameter]) -> Iterator[str]:
+        newest: dict[str, float] = {}
+        for layer in layers:
+            start = f"[Forward] Layer {layer.name}, "
+            # What is no layer here is a Split, whose tops are its bottom.
+            values = self._tops.get(layer.name) or [newest[layer.bottom[0]]] * len(layer.top)
+            for name, value in zip(layer.top, values, strict=True):
+                newest[name] = value
+                yield f"{start}top blob {name} data: {value:g}"
+            for index, value in enumerate(self._parameters.get(layer.name, ())):
+                yield f"{start}param blob {_parameter_name(layer, index)} data: {value:g}"
+
+    def _backward(self, solver: Solver, layers: Sequence[LayerParameter]) -> Iterator[str]:
+        steps = {step.name: step for step in solver.net.steps}
+        sent: dict[str, Tensor] = {}
+        for layer in reversed(layers):
+            start = f"[Backward] Layer {layer.name}, "
+            for index, name in enumerate(layer.bottom):
+                gradient = self._gradients.get((layer.name, index))
+                if layer.name not in steps:
+                    gradient = _sum_of(layer, sent)
                 if gradient is not None:
-                    lines.append(f"{start}bottom blob {name} diff: {_mean(gradient):g}")
-            for index in range(len(step.layer.blobs)):
-                gradient = step.layer.blob(index).grad
+                    sent[name] = gradient
+                    yield f"{start}bottom blob {name} diff: {_mean(gradient):g}"
+            for index in range(len(self._parameters.get(layer.name, ()))):
+                gradient = steps[layer.name].layer.blob(index).grad
                 if gradient is not None:
-                    name = _parameter_name(step, index)
-                    lines.append(f"{start}param blob {name} diff: {_mean(gradient):g}")
-        return [*lines, _norms(solver)]
+                    name = _parameter_name(layer, index)
+                    yield f"{start}param blob {name} diff: {_mean(gradient):g}"
+        yield _norms(solver)
 
 
-def _parameter_name(step: Any, index: int) -> str:
+def _sum_of(split: LayerParameter, sent: dict[str, Tensor]) -> Tensor | None:
+    """What a Split sends back: the sum of what its readers sent, and its weight in the loss."""
+    gradients = [sent[name] for name in split.top if name in sent]
+    if not gradients:
+        return None
+    return torch.stack(gradients).sum(0) + sum(split.loss_weight)
+
+
+def _parameter_name(layer: LayerParameter, index: int) -> str:
     """The name that the prototxt gives a parameter, otherwise its number, as Caffe shows it."""
-    declared = step.spec.message.param
+    declared = layer.param
     return (declared[index].name if index < len(declared) else "") or str(index)
 
 

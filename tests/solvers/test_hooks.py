@@ -184,6 +184,31 @@ def test_debug_lines_in_display_iterations(tmp_path: Path) -> None:
     assert identical_with_and_without_debugging(tmp_path, text)
 
 
+def test_debug_lines_of_splits_are_those_of_caffe(tmp_path: Path) -> None:
+    """A blob with two readers; the names are those that Caffe prints for such a net."""
+    net = (
+        NET
+        + """
+      layer { name: "second" type: "EuclideanLoss" bottom: "o" bottom: "label" top: "other" }"""
+    )
+    seen: list[events.Event] = []
+    text = "debug_info: true display: 4 max_iter: 1 snapshot_after_train: false"
+    with small_solver(tmp_path, text, net=net, listeners=[seen.append]) as solver:
+        solver.solve()
+    lines = dict(event.text.rsplit(": ", 1) for event in of_kind(seen, events.DebugLine))
+    value = lines["[Forward] Layer ip2, top blob o data"]
+    assert lines["[Forward] Layer o_ip2_0_split, top blob o_ip2_0_split_1 data"] == value
+    names = [name.removeprefix("[Backward] Layer ") for name in lines if "Backward" in name]
+    assert names[:4] == [
+        "second, bottom blob o_ip2_0_split_1 diff",
+        "loss, bottom blob o_ip2_0_split_0 diff",
+        "o_ip2_0_split, bottom blob o diff",
+        "ip2, bottom blob h diff",
+    ]
+    one, _, both = (float(lines[f"[Backward] Layer {name}"]) for name in names[:3])
+    assert both == pytest.approx(2 * one, rel=1e-4)  # the two losses are the same
+
+
 def identical_with_and_without_debugging(folder: Path, text: str) -> bool:
     results = []
     for fields in (text, text.replace("true", "false", 1)):
