@@ -4,7 +4,8 @@
 
 Snapshots: training of a net with as many parameters as VGG-16 and momentum; "stall" is how long it
 waits, "written" how long the thread took until both files were flushed and entered. The check of
-loss and gradients: what steps with it take longer than steps without, in turn.
+loss and gradients: what steps with it take longer than steps without, in turn, and the processor
+time that it takes itself.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from cortado.solvers import Solver, events
 from cortado.solvers.hooks import Hook
 from cortado.solvers.hooks.finite import Finite
 from cortado.solvers.hooks.snapshots import Snapshots
-from cortado.solvers.loop import Iteration
+from cortado.solvers.loop import Iteration, Pass
 from cortado.tools.benchmarks.nets import definition
 
 
@@ -88,6 +89,23 @@ def snapshots(folder: Path, millions: int, rounds: int) -> None:
     )
 
 
+class Timed(Finite):
+    """The check, with the processor time that it takes itself."""
+
+    seconds = 0.0
+
+    def _add(self, parameter: torch.Tensor) -> None:
+        began = time.thread_time()
+        super()._add(parameter)
+        self.seconds += time.thread_time() - began
+
+    def after_pass(self, solver: Solver, made: Pass) -> bool:
+        began = time.thread_time()
+        result = super().after_pass(solver, made)
+        self.seconds += time.thread_time() - began
+        return result
+
+
 #: Steps in a row, because a call of step() sets up what a run sets up once.
 BLOCK = 4
 
@@ -101,8 +119,9 @@ def check(name: str, seconds: float) -> None:
         batch = {key: torch.zeros(shape) for key, shape in solver.net.inputs.items()}
         batch["data"].normal_()
         solver.net.next_batch = lambda: batch  # type: ignore[method-assign]
-        checked = list(solver.hooks)
-        plain = [hook for hook in checked if not isinstance(hook, Finite)]
+        plain = [hook for hook in solver.hooks if not isinstance(hook, Finite)]
+        timed = Timed(deferred=False)
+        checked = [*plain, timed]
         solver.step(2)
         steps: list[float] = []
         extra: list[float] = []
@@ -121,7 +140,8 @@ def check(name: str, seconds: float) -> None:
     print(
         f"check for NaN, {name}, batch {len(batch['label'])}: {middle * 1e3:.2f} ms of "
         f"{step * 1e3:.1f} ms, {middle / step:.2%} of a step "
-        f"(quartiles of {len(extra)} pairs: {low / step:.2%} to {high / step:.2%})",
+        f"(quartiles of {len(extra)} pairs: {low / step:.2%} to {high / step:.2%}); "
+        f"by its own clock {timed.seconds / BLOCK / len(extra) / step:.2%}",
         flush=True,
     )
 
