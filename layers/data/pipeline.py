@@ -192,7 +192,8 @@ class Pipeline(Generic[S]):
             if self._as_bytes:
                 data = self._transform.finish(data, batch.windows)
             tops = self._tops(data, labels.to(self._device), first)
-            event = torch.cuda.Event()
+            # Waiting for it leaves the core to other threads.
+            event = torch.cuda.Event(blocking=True)
             event.record()
         # The host's buffer goes back to the pool when this returns: the copy must be over by then.
         event.synchronize()
