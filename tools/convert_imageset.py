@@ -1,4 +1,4 @@
-"""Store images in an LMDB, as listed in a file or as found in one folder per class.
+"""Store images in a database, as listed in a file or as found in one folder per class.
 
   cortado convert_imageset [flags] ROOTFOLDER/ LISTFILE DB_NAME
   cortado convert_imageset [flags] --from_folders DIR DB_NAME
@@ -67,8 +67,6 @@ def _fraction(text: str) -> float:
 
 def run(args: argparse.Namespace) -> int:
     """Convert and say what was done; ConfigError for flags that contradict each other."""
-    if args.backend == "leveldb":
-        raise ConfigError("--backend=leveldb: LevelDB can be read but not written; use lmdb")
     root, listed, list_name, database = _listed(args)
     logger.info("A total of %d images.", len(listed))
     for part, name in _parts(args, listed, database):
@@ -119,10 +117,10 @@ def _parts(
 
 
 def _is_complete(database: str) -> bool:
+    from ..layers.data import incomplete
     from ..layers.data.lmdb_reader import is_lmdb
-    from ..layers.data.lmdb_writer import INCOMPLETE
 
-    return is_lmdb(database) and not (Path(database) / INCOMPLETE).exists()
+    return is_lmdb(database) and not incomplete.is_marked(Path(database))
 
 
 def _convert(
@@ -153,6 +151,7 @@ def _convert(
         threads=args.threads,
         progress=progress,
         resume=args.resume,
+        backend=args.backend,
     )
 
 

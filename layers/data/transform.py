@@ -66,7 +66,7 @@ class Picture:
         """The window as (channels, height, width), mirrored if it says so."""
         if self.interleaved:
             part = self.pixels[_rows(window, height), _columns(window, width)]
-            return _planes(cv2.flip(part, 1).reshape(part.shape) if window.mirror else part)
+            return images.planes(cv2.flip(part, 1).reshape(part.shape) if window.mirror else part)
         part = self.pixels[:, _rows(window, height), _columns(window, width)]
         return _mirrored(self.pixels, window, height, width) if window.mirror else part
 
@@ -331,13 +331,6 @@ def _mirrored(pixels: Pixels, window: Window, height: int, width: int) -> Pixels
     band = pixels.reshape(channels * rows, -1)[_rows(window, count), _columns(window, width)]
     cv2.flip(band, 1, flipped[:count])
     return flipped.reshape(channels, rows, width)[:, :height]
-
-
-def _planes(image: Pixels) -> Pixels:
-    """(height, width, channels) as (channels, height, width)."""
-    planes = np.empty((image.shape[2], *image.shape[:2]), image.dtype)
-    cv2.split(image, list(planes))
-    return planes
 
 
 def _spatial(image: Pixels) -> cv2.Mat:
