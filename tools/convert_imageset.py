@@ -91,6 +91,8 @@ def _listed(args: argparse.Namespace) -> tuple[str, list[ListedImage], str, str]
                 f"got {len(args.paths)} arguments (see cortado convert_imageset --help)"
             )
         root, list_name, database = args.paths
+        if Path(root).is_dir() and not root.endswith("/"):
+            logger.warning("ROOTFOLDER %r does not end in /; paths are appended as they are", root)
         return root, read_image_list(list_name), list_name, database
     if len(args.paths) != 1:
         raise ConfigError(

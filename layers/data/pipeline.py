@@ -175,9 +175,10 @@ class Pipeline(Generic[S]):
     def _top_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
         top_shape = self._transform.top_shape(shape)
         if top_shape != self._shape and not (self._varies and top_shape[0] == self._shape[0]):
+            made = "" if top_shape == shape else f", which makes {_text(top_shape)}"
             raise DataError(
-                f"the image is {_text(shape)}, which makes {_text(top_shape)}; every image must "
-                f"make {_text(self._shape)} like the first one (channels x height x width)"
+                f"the image is {_text(shape)}{made}; every image must make {_text(self._shape)} "
+                "like the first one (channels x height x width)"
             )
         return top_shape
 
