@@ -216,7 +216,7 @@ def against_caffe(name: str, layer: str, folder: Path, args: argparse.Namespace)
     command = [args.caffe, "time", f"-model={path}", "-phase=TRAIN", f"-iterations={batches}"]
     ours, theirs = [], []
     for _ in range(args.repeats):
-        ours.append(rate(lambda: source.next(CPU), 2 * args.batches).clock)
+        ours.append(rate(lambda: source.next(CPU), batches).clock)
         source.close()
         # The program is the one that the user names.
         log = subprocess.run(command, capture_output=True, text=True, check=True).stderr  # noqa: S603
