@@ -8,13 +8,18 @@ there is the rate per second of processor time, which other users of the machine
   jpeg     JPEG of 500x375, shorter side to 256, crop 224, mirror, mean; ImageFolder + DataLoader
   convert  convert_imageset on one thread and on all cores
   alexnet  steps of AlexNet from an LMDB and from DummyData
+
+With --caffe PROGRAM (the binary of Caffe, or a script that runs it) raw and jpeg are compared with
+Caffe's Data layer too: the same layer and database under "caffe time", in turn with ours.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 import statistics
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -29,7 +34,7 @@ import psutil
 import torch
 from torch.utils.data import Dataset
 
-from cortado.layers.base import TRAIN
+from cortado.layers.base import TRAIN, Context
 from cortado.layers.data.augment import Preparation
 from cortado.layers.data.augment.geometry import Resize
 from cortado.layers.data.conversion import Options, convert
@@ -37,6 +42,7 @@ from cortado.layers.data.data import Data
 from cortado.layers.data.database import open_database
 from cortado.layers.data.lists import ListedImage
 from cortado.layers.data.lmdb_writer import LmdbWriter
+from cortado.layers.data.mean import write_mean
 from cortado.layers.data.prefetch import available_cores
 from cortado.layers.data.transform import Transform
 from cortado.proto import caffe_pb2
@@ -50,6 +56,10 @@ BATCH = 128
 #: More batches than any of the two prepares ahead.
 WARM_UP = 6
 CPU = torch.device("cpu")
+LAYER = (
+    'layer { name: "data" type: "Data" top: "data" top: "label" transform_param { %s } '
+    'data_param { source: "%s" backend: LMDB batch_size: %d } }'
+)
 
 
 def photographs() -> list[np.ndarray]:
@@ -59,9 +69,9 @@ def photographs() -> list[np.ndarray]:
 
 
 def crops(count: int, height: int, width: int) -> list[np.ndarray]:
-    """Crops of the two photographs in scikit-learn, enlarged where they are too small."""
+    """Crops of the two photographs in scikit-learn, 640 x 427."""
     generator = np.random.default_rng(0)
-    sources = [cv2.resize(image, None, fx=1.5, fy=1.5) for image in photographs()]
+    sources = photographs()
     found = []
     for number in range(count):
         image = sources[number % 2]
@@ -194,6 +204,33 @@ def compare(
     )
 
 
+def against_caffe(name: str, layer: str, folder: Path, args: argparse.Namespace) -> None:
+    """Run ``layer``, a Data layer in prototxt, in Caffe and here in turn, and print the rates."""
+    path = folder / f"{name}.prototxt"
+    path.write_text(f'{layer} layer {{ type: "Silence" name: "s" bottom: "data" bottom: "label" }}')
+    message = parse(layer, NetParameter).message.layer[0]
+    source = Data.from_message(message, Context(num_tops=2))
+    source.threads = args.threads
+    # What Caffe prepares ahead before its clock starts shall not count.
+    batches = 8 * args.batches
+    command = [args.caffe, "time", f"-model={path}", "-phase=TRAIN", f"-iterations={batches}"]
+    ours, theirs = [], []
+    for _ in range(args.repeats):
+        ours.append(rate(lambda: source.next(CPU), batches).clock)
+        source.close()
+        # The program is the one that the user names.
+        log = subprocess.run(command, capture_output=True, text=True, check=True).stderr  # noqa: S603
+        found = re.search(r"Average Forward pass: (\S+) ms", log)
+        assert found, log
+        theirs.append(1000 * BATCH / float(found[1]))
+    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+    here, there, ratio = map(statistics.median, (ours, theirs, ratios))
+    print(
+        f"{name} against Caffe: {here:,.0f} and {there:,.0f} img/s by the clock; ratio {ratio:.2f} "
+        f"({min(ratios):.2f} to {max(ratios):.2f}, {args.repeats} pairs)"
+    )
+
+
 def median_ratio(ours: list[Rate], theirs: list[Rate], field: str) -> float:
     pairs = zip(ours, theirs, strict=True)
     return statistics.median(getattr(a, field) / getattr(b, field) for a, b in pairs)
@@ -207,6 +244,10 @@ def bench_raw(folder: Path, args: argparse.Namespace) -> None:
     transform = Transform(TRAIN, crop_size=227, mirror=True, mean_image=mean)
     dataset = Reader(str(path), count, 227, mean)
     compare("raw 3x256x256, crop 227, mirror, mean", path, transform, dataset, args)
+    if args.caffe:
+        write_mean(mean, folder / "mean.binaryproto")
+        prepare = f'crop_size: 227 mirror: true mean_file: "{folder}/mean.binaryproto"'
+        against_caffe("raw", LAYER % (prepare, path, BATCH), folder, args)
 
 
 def bench_jpeg(folder: Path, args: argparse.Namespace) -> None:
@@ -237,13 +278,17 @@ def bench_jpeg(folder: Path, args: argparse.Namespace) -> None:
     )
     name = f"JPEG 500x375 ({size / 1000:.0f} KB), resize 256, crop 224, mirror, mean"
     compare(name, path, transform, dataset, args)
+    if args.caffe:
+        # Caffe's layer cannot resize, so neither does ours here.
+        prepare = "crop_size: 224 mirror: true mean_value: 115"
+        against_caffe("jpeg_not_resized", LAYER % (prepare, path, BATCH), folder, args)
 
 
 def bench_convert(folder: Path, args: argparse.Namespace) -> None:
     images = folder / "convert"
     images.mkdir()
     listed = []
-    for number, image in enumerate(crops(512, 375, 500)):
+    for number, image in enumerate(crops(1024, 375, 500)):
         name = f"{number:04d}.jpg"
         cv2.imwrite(str(images / name), image, [cv2.IMWRITE_JPEG_QUALITY, 98])
         listed.append(ListedImage(number + 1, name, 0))
@@ -326,6 +371,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=available_cores())
     parser.add_argument("--batches", type=int, default=12)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--caffe", metavar="PROGRAM", help="raw, jpeg: compare with Caffe's layer")
     parser.add_argument(
         "--net", default="model_zoo/bvlc_alexnet/net.prototxt", help="alexnet: the net"
     )

@@ -1,4 +1,4 @@
-"""Store images in an LMDB, as listed in a file or as found in one folder per class.
+"""Store images in a database, as listed in a file or as found in one folder per class.
 
   cortado convert_imageset [flags] ROOTFOLDER/ LISTFILE DB_NAME
   cortado convert_imageset [flags] --from_folders DIR DB_NAME
@@ -67,8 +67,6 @@ def _fraction(text: str) -> float:
 
 def run(args: argparse.Namespace) -> int:
     """Convert and say what was done; ConfigError for flags that contradict each other."""
-    if args.backend == "leveldb":
-        raise ConfigError("--backend=leveldb: LevelDB can be read but not written; use lmdb")
     root, listed, list_name, database = _listed(args)
     logger.info("A total of %d images.", len(listed))
     for part, name in _parts(args, listed, database):
@@ -93,6 +91,8 @@ def _listed(args: argparse.Namespace) -> tuple[str, list[ListedImage], str, str]
                 f"got {len(args.paths)} arguments (see cortado convert_imageset --help)"
             )
         root, list_name, database = args.paths
+        if Path(root).is_dir() and not root.endswith("/"):
+            logger.warning("ROOTFOLDER %r does not end in /; paths are appended as they are", root)
         return root, read_image_list(list_name), list_name, database
     if len(args.paths) != 1:
         raise ConfigError(
@@ -119,10 +119,10 @@ def _parts(
 
 
 def _is_complete(database: str) -> bool:
+    from ..layers.data import incomplete
     from ..layers.data.lmdb_reader import is_lmdb
-    from ..layers.data.lmdb_writer import INCOMPLETE
 
-    return is_lmdb(database) and not (Path(database) / INCOMPLETE).exists()
+    return is_lmdb(database) and not incomplete.is_marked(Path(database))
 
 
 def _convert(
@@ -153,6 +153,7 @@ def _convert(
         threads=args.threads,
         progress=progress,
         resume=args.resume,
+        backend=args.backend,
     )
 
 

@@ -131,6 +131,8 @@ def _classes_of(model: str) -> int:
 
 
 def _print_shapes(summary: Summary) -> None:
+    if not summary.shapes:
+        return
     print("shapes (channels x height x width):")
     for shape, count in summary.shapes.most_common(10):
         print(f"  {'x'.join(map(str, shape))}: {count:,}")

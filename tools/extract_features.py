@@ -1,6 +1,7 @@
 """Store what a trained net computes from its data: blobs become databases of float records.
 
-  cortado extract_features WEIGHTS NET BLOB[,BLOB2] DB[,DB2] BATCHES lmdb [CPU|GPU] [DEVICE_ID=0]
+  cortado extract_features WEIGHTS NET BLOB[,BLOB2] DB[,DB2] BATCHES lmdb|leveldb \\
+      [CPU|GPU] [DEVICE_ID=0]
 
 NET has a data layer in its TEST phase. Records have keys 0000000000, 0000000001 ... and the blob's
 values of one sample as float_data, without a label, as Caffe's tool writes them.
@@ -23,14 +24,16 @@ from .flags import comma_list
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..layers.data.lmdb_writer import LmdbWriter
+    from ..layers.data.writers import DatabaseWriter
     from ..netdef import Net
 
 logger = logging.getLogger(__name__)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("arguments", nargs="*", metavar="WEIGHTS NET BLOBS DBS BATCHES lmdb")
+    parser.add_argument(
+        "arguments", nargs="*", metavar="WEIGHTS NET BLOBS DBS BATCHES lmdb|leveldb"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -50,15 +53,15 @@ def run(args: argparse.Namespace) -> int:
         )
     if not given[4].isdigit() or int(given[4]) < 1:
         raise ConfigError(f"extract_features: BATCHES must be a number from 1, got {given[4]!r}")
-    if given[5].lower() != "lmdb":
-        raise ConfigError(f"extract_features: databases are written as lmdb, not {given[5]!r}")
+    if given[5].lower() not in ("lmdb", "leveldb"):
+        raise ConfigError(f"extract_features: must be lmdb or leveldb, got {given[5]!r}")
     from pathlib import Path
 
     from ..netdef import Net
 
     net = Net(model, "TEST", weights=Path(weights), device=_device(given[6:]))
     try:
-        count = extract(net, blobs, databases, int(given[4]))
+        count = extract(net, blobs, databases, int(given[4]), given[5].lower())
     finally:
         net.close()
     for blob, database in zip(blobs, databases, strict=True):
@@ -75,14 +78,16 @@ def _device(given: Sequence[str]) -> str:
     return str(device.first((given[1] if len(given) > 1 else "0") if on_gpu else ""))
 
 
-def extract(net: Net, blobs: Sequence[str], databases: Sequence[str], batches: int) -> int:
+def extract(
+    net: Net, blobs: Sequence[str], databases: Sequence[str], batches: int, backend: str = "lmdb"
+) -> int:
     """Write each of ``blobs`` of ``batches`` batches to its new database; how many samples.
 
     ConfigError for a blob that the net has not, or a database that exists.
     """
     import torch
 
-    from ..layers.data.lmdb_writer import LmdbWriter
+    from ..layers.data.writers import create_database
 
     for blob in blobs:
         if blob not in net.blob_shapes:
@@ -91,7 +96,9 @@ def extract(net: Net, blobs: Sequence[str], databases: Sequence[str], batches: i
     net.keep_blobs = True
     count = 0
     with ExitStack() as stack, torch.no_grad():
-        writers = [stack.enter_context(LmdbWriter(database)) for database in databases]
+        writers = [
+            stack.enter_context(create_database(database, backend)) for database in databases
+        ]
         for _ in range(batches):
             net(**net.next_batch())
             for blob, writer in zip(blobs, writers, strict=True):
@@ -102,7 +109,7 @@ def extract(net: Net, blobs: Sequence[str], databases: Sequence[str], batches: i
     return count
 
 
-def _store(writer: LmdbWriter, blob: Tensor) -> None:
+def _store(writer: DatabaseWriter, blob: Tensor) -> None:
     from ..proto import caffe_pb2
 
     samples = (

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import cv2
 
-from ...proto import caffe_pb2
 from ...proto.errors import ConfigError, DataError
 from . import image as images
 from .counter_random import Purpose, permutation
+from .datum import parse, serialize
 from .lists import ListedImage
 from .lmdb_writer import LmdbWriter
 from .parallel import chunks, ordered_map
+from .writers import create_database
 
 logger = logging.getLogger(__name__)
 
@@ -65,8 +66,9 @@ def convert(
     threads: int | None = None,
     progress: Callable[[int], None] | None = None,
     resume: bool = False,
+    backend: str = "lmdb",
 ) -> Report:
-    """Store the images, whose paths are appended to ``root`` as they are, in a new LMDB.
+    """Store the images, whose paths are appended to ``root`` as they are, in a new database.
 
     Images that cannot be read are left out, with a warning that names ``list_name`` and the line.
     Keys are ``%08d_<path>`` with the number of the line (from 0), after shuffling if
@@ -83,21 +85,21 @@ def convert(
     report = Report(Path(database))
     size: int | None = None
     job = _fingerprint(numbered, root, options)
-    with LmdbWriter(database, job=job, resume=resume) as writer:
-        if writer.last_key is not None:
+    with create_database(database, backend, job=job, resume=resume) as writer:
+        if isinstance(writer, LmdbWriter) and writer.last_key is not None:
             numbered, size = _rest(writer, numbered, report)
             if progress is not None:
                 progress(len(listed) - len(numbered))
         work = partial(_chunk_records, root=root, options=options)
         for chunk in ordered_map(work, chunks(numbered, _CHUNK), threads):
-            for number, image, record in chunk:
-                if isinstance(record, str):
-                    report.skipped.append((image, record))
-                    logger.error("%s:%d: %s, left out", list_name, image.line, record)
+            for number, image, made in chunk:
+                if isinstance(made, str):
+                    report.skipped.append((image, made))
+                    logger.error("%s:%d: %s, left out", list_name, image.line, made)
                     continue
                 if options.check_size:
-                    size = _same_size(record, size, f"{list_name}:{image.line}")
-                writer.put(_key(number, image), record.SerializeToString())
+                    size = _same_size(made.size, size, f"{list_name}:{image.line}")
+                writer.put(_key(number, image), made.value)
                 if writer.count % 1000 == 0:
                     logger.info("Processed %d files.", writer.count)
             if progress is not None:
@@ -138,12 +140,20 @@ def _rest(
             report.skipped.append((image, "left out before the interruption"))
     logger.info("%d images are done, %d are left.", len(numbered) - len(rest), len(rest))
     first = writer.first_value()
-    return rest, None if first is None else len(caffe_pb2.Datum.FromString(first).data)
+    return rest, None if first is None else len(parse(first).data)
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A Datum in its wire format, and how many bytes of data it has."""
+
+    value: bytes
+    size: int
 
 
 def _chunk_records(
     chunk: list[tuple[int, ListedImage]], root: str, options: Options
-) -> list[tuple[int, ListedImage, caffe_pb2.Datum | str]]:
+) -> list[tuple[int, ListedImage, Made | str]]:
     """Number, image and Datum (or the reason why there is none) of each image."""
     return [
         (number, image, _try_datum(root + image.path, image.label, options))
@@ -151,14 +161,14 @@ def _chunk_records(
     ]
 
 
-def _try_datum(path: str, label: int, options: Options) -> caffe_pb2.Datum | str:
+def _try_datum(path: str, label: int, options: Options) -> Made | str:
     try:
         return datum_of(path, label, options)
     except DataError as error:
         return str(error)
 
 
-def datum_of(path: str, label: int, options: Options) -> caffe_pb2.Datum:
+def datum_of(path: str, label: int, options: Options) -> Made:
     """The record of one image file, byte for byte as Caffe's convert_imageset stores it.
 
     Raw records hold the pixels as (channels, height, width), BGR. Encoded ones hold the file as it
@@ -173,17 +183,15 @@ def datum_of(path: str, label: int, options: Options) -> caffe_pb2.Datum:
         size = (options.resize_width, options.resize_height)
         image = cv2.resize(image, size).reshape(size[1], size[0], -1)
     if not (options.encoded or options.encode_type):
-        height, width, channels = image.shape
-        pixels = image.transpose(2, 0, 1).tobytes()
-        return caffe_pb2.Datum(
-            channels=channels, height=height, width=width, data=pixels, label=label, encoded=False
-        )
+        pixels = images.planes(image)
+        channels, height, width = pixels.shape
+        return Made(serialize(pixels.data, label, (channels, height, width)), pixels.size)
     ending = Path(path).suffix.lower().lstrip(".")
     wanted = options.encode_type.lower() or ending
     resizes = options.resize_width > 0 or options.resize_height > 0
     if resizes or not (wanted == ending or (wanted, ending) == ("jpg", "jpeg")):
         content = _encode(image, wanted, path)
-    return caffe_pb2.Datum(data=content, label=label, encoded=True)
+    return Made(serialize(content, label), len(content))
 
 
 def _encode(image: cv2.typing.MatLike, ending: str, path: str) -> bytes:
@@ -196,8 +204,7 @@ def _encode(image: cv2.typing.MatLike, ending: str, path: str) -> bytes:
     return content.tobytes()
 
 
-def _same_size(datum: caffe_pb2.Datum, size: int | None, place: str) -> int:
-    found = len(datum.data)
+def _same_size(found: int, size: int | None, place: str) -> int:
     if size is not None and found != size:
         raise DataError(f"{place}: the image has {found:,} values, the first one has {size:,}")
     return found

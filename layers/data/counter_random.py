@@ -17,6 +17,7 @@ _MASK = 2**64 - 1
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FIRST = np.uint64(0xBF58476D1CE4E5B9)
 _SECOND = np.uint64(0x94D049BB133111EB)
+_PART = 2**16
 
 
 class Purpose(IntEnum):
@@ -67,8 +68,12 @@ def named_seed(seed: int, name: str) -> int:
 
 def permutation(count: int, seed: int, *counters: int) -> NDArray[np.int64]:
     """The integers below ``count`` in the order that the counters give."""
-    keys = words(seed, *counters, np.arange(count))
-    return np.argsort(keys, kind="stable").astype(np.int64)
+    keys = np.empty(count, np.uint64)
+    # In parts, because the steps in between would take six times the memory of the result.
+    for start in range(0, count, _PART):
+        stop = min(start + _PART, count)
+        keys[start:stop] = words(seed, *counters, np.arange(start, stop))
+    return np.argsort(keys, kind="stable").astype(np.int64, copy=False)
 
 
 def _scramble(state: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ...proto import caffe_pb2
 from ...proto.errors import DataError
+from .wire import to_varint
 
 # Tags of the fields as Caffe writes them: field number * 8 + wire type.
 _CHANNELS, _HEIGHT, _WIDTH, _DATA, _LABEL, _ENCODED = 8, 16, 24, 34, 40, 56
@@ -101,6 +102,21 @@ def parse(value: memoryview | bytes) -> Record:
     except IndexError:
         return _parse_with_protobuf(value)
     return record
+
+
+def serialize(
+    data: bytes | memoryview, label: int, shape: tuple[int, int, int] | None = None
+) -> bytes:
+    """The Datum of raw pixels of ``shape``, or without a shape of an encoded image.
+
+    The bytes are those of protobuf, which would copy the pixels once more.
+    """
+    head = b""
+    if shape is not None:
+        channels, height, width = shape
+        head = caffe_pb2.Datum(channels=channels, height=height, width=width).SerializeToString()
+    tail = caffe_pb2.Datum(label=label, encoded=shape is None).SerializeToString()
+    return b"".join((head, bytes([_DATA]), to_varint(memoryview(data).nbytes), data, tail))
 
 
 def _parse_with_protobuf(value: memoryview | bytes) -> Record:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from itertools import islice
 from typing import Protocol
 
@@ -100,24 +101,24 @@ class OrderedEntries:
 
 
 class KeyIndex:
-    """The records of an LMDB by number. It takes the keys' bytes and eight more for each."""
+    """The records of an LMDB by number. It takes the keys' bytes and four or eight for each."""
 
     def __init__(self, database: LmdbDatabase) -> None:
         self._database = database
         keys = bytearray()
-        ends = [0]
+        ends = array("Q", [0])
         for key in database.all_keys():
             keys += key
             ends.append(len(keys))
-        self._keys = memoryview(bytes(keys))
-        self._ends = np.array(ends, np.int64)
+        self._keys = memoryview(keys).toreadonly()
+        self._ends = np.array(ends, np.min_scalar_type(len(keys)))
 
     def __len__(self) -> int:
         return len(self._ends) - 1
 
     def entry(self, number: int) -> Entry:
         """Key and value of a record; DataError if it was deleted meanwhile."""
-        key = self._keys[self._ends[number] : self._ends[number + 1]]
+        key = self._keys[int(self._ends[number]) : int(self._ends[number + 1])]
         value = self._database.get(bytes(key))
         if value is None:
             raise DataError(f"{describe(self._database, key)} is gone")

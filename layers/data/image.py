@@ -61,9 +61,17 @@ def decode_file(data: bytes, path: str | Path, mode: int = COLOR) -> NDArray[Any
 def read_bytes(path: str | Path) -> bytes:
     """The content of a file; DataError naming it if it cannot be read."""
     try:
-        return Path(path).read_bytes()
+        with open(path, "rb") as file:
+            return file.read()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def planes(image: NDArray[Any]) -> NDArray[Any]:
+    """(height, width, channels) as (channels, height, width), copied."""
+    found = np.empty((image.shape[2], *image.shape[:2]), image.dtype)
+    cv2.split(image, list(found))
+    return found
 
 
 def check_header(data: memoryview | bytes) -> None:

@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from ...proto.errors import DataError
-from .snappy import decompress, varint
+from . import incomplete
+from .snappy import decompress
+from .wire import varint
 
 _BLOCK = 32768
 _LOG_HEADER = 7
@@ -55,6 +57,7 @@ class LevelDatabase:
         self.path = str(path)
         self._folder = Path(path)
         self._maps: dict[Path, memoryview] = {}
+        incomplete.refuse(path, self._folder)
         version = _guarded(self._folder / "CURRENT", self._read_version)
         self._tables = sorted(version.tables.values(), key=lambda t: (t.level, t.smallest))
         for table in self._tables:

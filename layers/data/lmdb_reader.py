@@ -15,7 +15,7 @@ from pathlib import Path
 import lmdb
 
 from ...proto.errors import DataError
-from .lmdb_writer import INCOMPLETE
+from . import incomplete
 
 logger = logging.getLogger(__name__)
 
@@ -49,12 +49,7 @@ class LmdbDatabase:
         meta = check(data_file)
         if meta.entries == 0:
             raise DataError(f"{self.path}: the LMDB is empty; it must have at least one record")
-        marker = data_file.parent / INCOMPLETE
-        if marker.exists():
-            raise DataError(
-                f"{self.path}: the database is incomplete, its conversion did not end "
-                f"({marker.name} is still there); convert again"
-            )
+        incomplete.refuse(self.path, data_file.parent)
         self._environment = _shared_environment(data_file)
         self._transaction = self._environment.handle.begin(buffers=True)
 

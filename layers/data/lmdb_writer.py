@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import errno
 import os
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 
 import lmdb
 
-from ...proto.errors import ConfigError, DataError, ResourceError
+from ...proto.errors import DataError, ResourceError
+from . import incomplete
 
-#: Lies in the folder of a database while it is written.
-INCOMPLETE = "conversion.incomplete"
-#: Records between two commits, as in Caffe.
+#: Records between two commits, as in Caffe, unless they are large.
 COMMIT_EVERY = 1000
-_FIRST_MAP_SIZE = 2**26
+_COMMIT_BYTES = 2**25
+#: Addresses, not memory or disk.
+_FIRST_MAP_SIZE = 2**30
 
 
 class LmdbWriter:
@@ -25,10 +27,9 @@ class LmdbWriter:
     ``job`` (any text that says what is written) is there: then :attr:`last_key` is the last record
     that was committed, and writing goes on after it.
 
-    While it is written it holds a file ``conversion.incomplete``, which only a successful end
-    removes: readers refuse a database that has it. Records are committed every 1000 and when the
-    writer ends. A full map grows to twice its size and the records since the last commit are
-    written again.
+    While it is written it is marked incomplete (:mod:`incomplete`), which only a successful end
+    undoes. Records are committed every 1000 or 32 MiB and when the writer ends. A full map grows to
+    twice its size and the records since the last commit are written again.
     """
 
     def __init__(self, path: str | Path, *, job: str = "", resume: bool = False) -> None:
@@ -36,31 +37,15 @@ class LmdbWriter:
         self.count = 0
         #: The last key that an interrupted writer left; None in a new database.
         self.last_key: bytes | None = None
-        self._create(job, resume)
+        incomplete.begin(self.path, job, resume)
         self._waiting: list[tuple[bytes, bytes]] = []
+        self._waiting_bytes = 0
         self._environment = lmdb.open(
             str(self.path), map_size=_FIRST_MAP_SIZE, sync=False, meminit=False
         )
-
+        self._flusher = ThreadPoolExecutor(1)
+        self._flushing: Future[None] | None = None
         self.last_key, self.count = self._committed()
-
-    def _create(self, job: str, resume: bool) -> None:
-        marker = self.path / INCOMPLETE
-        try:
-            self.path.mkdir(mode=0o755)
-        except FileExistsError:
-            unfinished = marker.is_file()
-            if not (resume and unfinished):
-                state = "an unfinished database is there" if unfinished else "it exists already"
-                raise ConfigError(f"{self.path}: {state}; delete it or give another name") from None
-            if marker.read_text(encoding="utf-8") != job:
-                raise ConfigError(
-                    f"{self.path}: the unfinished database is of another conversion "
-                    "(other images or flags); delete it or give another name"
-                ) from None
-        except OSError as error:
-            raise ConfigError(f"{self.path}: cannot be created: {error.strerror}") from None
-        marker.write_text(job, encoding="utf-8")
 
     def _committed(self) -> tuple[bytes | None, int]:
         """The last key and the number of records in the environment."""
@@ -92,23 +77,25 @@ class LmdbWriter:
         try:
             if error is None:
                 self.commit()
-                self._environment.sync(True)
+                self._flush()
         finally:
+            self._flusher.shutdown()
             self._environment.close()
         if error is None:
-            (self.path / INCOMPLETE).unlink()
+            incomplete.end(self.path)
 
     def put(self, key: bytes, value: bytes) -> None:
         """Add a record; DataError for a key that LMDB cannot hold."""
         longest = self._environment.max_key_size()
-        if len(key) > longest:
+        if not 0 < len(key) <= longest:
             raise DataError(
                 f"{self.path}: the key {key.decode(errors='backslashreplace')!r} has {len(key)} "
-                f"bytes, LMDB allows {longest}"
+                f"bytes, LMDB allows 1 to {longest}"
             )
         self._waiting.append((key, value))
+        self._waiting_bytes += len(value)
         self.count += 1
-        if len(self._waiting) == COMMIT_EVERY:
+        if len(self._waiting) == COMMIT_EVERY or self._waiting_bytes >= _COMMIT_BYTES:
             self.commit()
 
     def commit(self) -> None:
@@ -119,9 +106,25 @@ class LmdbWriter:
                     for key, value in self._waiting:
                         transaction.put(key, value)
                 self._waiting.clear()
+                self._waiting_bytes = 0
             except lmdb.MapFullError:
                 self._environment.set_mapsize(2 * self._environment.info()["map_size"])
             except lmdb.Error as error:
-                if os.strerror(errno.ENOSPC) in str(error):
-                    raise ResourceError(f"{self.path}: the disk is full") from None
-                raise DataError(f"{self.path}: cannot be written: {error}") from None
+                raise self._failure(error) from None
+        # The disk gets it while the next records are made, so that the end has little to wait for.
+        if self._flushing is None or self._flushing.done():
+            self._flushing = self._flusher.submit(self._environment.sync, True)
+
+    def _flush(self) -> None:
+        """Wait until everything is on the disk."""
+        try:
+            if self._flushing is not None:
+                self._flushing.result()
+            self._environment.sync(True)
+        except lmdb.Error as error:
+            raise self._failure(error) from None
+
+    def _failure(self, error: lmdb.Error) -> DataError | ResourceError:
+        if os.strerror(errno.ENOSPC) in str(error):
+            return ResourceError(f"{self.path}: the disk is full")
+        return DataError(f"{self.path}: cannot be written: {error}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,7 +70,7 @@ class Walk:
         self._seed = seed
         self.epoch = epoch
         self.index = index
-        self._places: tuple[int, Places] = (-1, np.empty(0, np.int64))
+        self._places: tuple[int, NDArray[Any]] = (-1, np.empty(0, np.int64))
 
     def take(self, count: int) -> tuple[Places, Places, Places]:
         """Places, epochs and numbers (within the epoch) of the next ``count`` records."""
@@ -87,7 +88,9 @@ class Walk:
                 self.epoch, self.index = self.epoch + 1, 0
         return places, epochs, numbers
 
-    def _places_of(self, epoch: int) -> Places:
+    def _places_of(self, epoch: int) -> NDArray[Any]:
         if self._places[0] != epoch:
-            self._places = (epoch, self._order.places(self._seed, epoch))
+            places = self._order.places(self._seed, epoch)
+            # They are kept for an epoch: four bytes a record are enough for four thousand million.
+            self._places = (epoch, places.astype(np.min_scalar_type(self._order.count)))
         return self._places[1]

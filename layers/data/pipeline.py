@@ -175,9 +175,10 @@ class Pipeline(Generic[S]):
     def _top_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
         top_shape = self._transform.top_shape(shape)
         if top_shape != self._shape and not (self._varies and top_shape[0] == self._shape[0]):
+            made = "" if top_shape == shape else f", which makes {_text(top_shape)}"
             raise DataError(
-                f"the image is {_text(shape)}, which makes {_text(top_shape)}; every image must "
-                f"make {_text(self._shape)} like the first one (channels x height x width)"
+                f"the image is {_text(shape)}{made}; every image must make {_text(self._shape)} "
+                "like the first one (channels x height x width)"
             )
         return top_shape
 
@@ -192,7 +193,8 @@ class Pipeline(Generic[S]):
             if self._as_bytes:
                 data = self._transform.finish(data, batch.windows)
             tops = self._tops(data, labels.to(self._device), first)
-            event = torch.cuda.Event()
+            # Waiting for it leaves the core to other threads.
+            event = torch.cuda.Event(blocking=True)
             event.record()
         # The host's buffer goes back to the pool when this returns: the copy must be over by then.
         event.synchronize()

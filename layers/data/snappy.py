@@ -5,6 +5,8 @@ Source: the format description that comes with Google's Snappy (format_descripti
 
 from __future__ import annotations
 
+from .wire import varint
+
 
 def decompress(block: memoryview) -> bytes:
     """The content of a raw Snappy block; ValueError if it is damaged."""
@@ -33,21 +35,6 @@ def decompress(block: memoryview) -> bytes:
     if len(out) != size:
         raise ValueError(f"the block has {len(out)} bytes instead of {size}")
     return bytes(out)
-
-
-def varint(data: memoryview | bytes, position: int) -> tuple[int, int]:
-    """A number of 7 bits a byte, lowest first, and the position after it."""
-    number = shift = 0
-    try:
-        while True:
-            byte = data[position]
-            position += 1
-            number |= (byte & 127) << shift
-            if byte < 128:
-                return number, position
-            shift += 7
-    except IndexError:
-        raise ValueError("a number ends too early") from None
 
 
 def _literal_length(block: memoryview, tag: int, position: int) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -26,8 +26,7 @@ from .counter_random import Purpose, below, words
 Pixels = NDArray[Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Draw:
+class Draw(NamedTuple):
     """The random words of one sample; its window follows from them and the size of its image."""
 
     row: int = 0
@@ -36,8 +35,7 @@ class Draw:
     augment: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(NamedTuple):
     """The part of an image that is taken, and whether it is mirrored."""
 
     row: int
@@ -64,13 +62,13 @@ class Picture:
             return self.pixels
         return np.ascontiguousarray(self.pixels.transpose(1, 2, 0))
 
-    def crops(self, window: Window, height: int, width: int) -> Sequence[Pixels]:
-        """The window of each channel, not mirrored."""
-        rows = slice(window.row, window.row + height)
-        columns = slice(window.column, window.column + width)
+    def crop(self, window: Window, height: int, width: int) -> Pixels:
+        """The window as (channels, height, width), mirrored if it says so."""
         if self.interleaved:
-            return cv2.split(self.pixels[rows, columns])
-        return [plane[rows, columns] for plane in self.pixels]
+            part = self.pixels[_rows(window, height), _columns(window, width)]
+            return images.planes(cv2.flip(part, 1).reshape(part.shape) if window.mirror else part)
+        part = self.pixels[:, _rows(window, height), _columns(window, width)]
+        return _mirrored(self.pixels, window, height, width) if window.mirror else part
 
 
 class Transform:
@@ -112,6 +110,7 @@ class Transform:
         )
         self._mean_name = mean_name
         self._mean_values = tuple(np.float32(value) for value in mean_values)
+        self._constant = np.empty(0, np.float32)
         self._device_means: dict[torch.device, Tensor] = {}
 
     @classmethod
@@ -233,36 +232,19 @@ class Transform:
 
     def write(self, picture: Picture, window: Window, out: NDArray[np.float32]) -> None:
         """Write the transformed window into ``out``, (channels, height, width)."""
-        size = out.shape[1:]
-        for channel, crop in enumerate(picture.crops(window, *size)):
-            target = out[channel]
-            if window.mirror:
-                crop = cv2.flip(crop, 1)
-            if self._mean_image is not None:
-                mean = self._mean(channel, window, size)
-                cv2.subtract(crop, mean, target, dtype=cv2.CV_32F)
-            elif self._mean_values:
-                value = self._mean_values[channel if len(self._mean_values) > 1 else 0]
-                if crop.shape == (4, 1):
-                    # OpenCV would take the four values of its scalar for a column like this one.
-                    np.subtract(crop, value, out=target)
-                else:
-                    # A scalar of OpenCV has four channels; an image of one uses the first.
-                    scalar: Any = (float(value), 0.0, 0.0, 0.0)
-                    cv2.subtract(crop, scalar, target, dtype=cv2.CV_32F)
-            else:
-                np.copyto(target, crop)
-            if self._scaled:
-                scale = self._scales[channel if len(self._scales) > 1 else 0]
-                np.multiply(target, scale, out=target)
+        crop = picture.crop(window, *out.shape[1:])
+        mean = self._mean(window, out.shape)
+        if mean is None:
+            np.copyto(out, crop)
+        else:
+            # One call for the image: threads wait for each other whenever a call returns.
+            cv2.subtract(_spatial(crop), _spatial(mean), _spatial(out), dtype=cv2.CV_32F)
+        if self._scaled:
+            np.multiply(out, self._scales.reshape(-1, 1, 1), out=out)
 
     def write_bytes(self, picture: Picture, window: Window, out: NDArray[np.uint8]) -> None:
         """Write the window, mirrored but neither centred nor scaled: :meth:`finish` does that."""
-        for channel, crop in enumerate(picture.crops(window, *out.shape[1:])):
-            if window.mirror:
-                cv2.flip(crop, 1, out[channel])
-            else:
-                np.copyto(out[channel], crop)
+        np.copyto(out, picture.crop(window, *out.shape[1:]))
 
     def finish(self, pixels: Tensor, windows: Sequence[Window]) -> Tensor:
         """Subtract the mean and scale a batch of :meth:`write_bytes`, on the device it is on."""
@@ -278,14 +260,26 @@ class Transform:
             return batch.mul_(float(self._scales[0]))
         return batch.mul_(torch.from_numpy(self._scales).view(-1, 1, 1).to(batch.device))
 
-    def _mean(self, channel: int, window: Window, size: tuple[int, ...]) -> NDArray[np.float32]:
-        """The mean image's window, mirrored like the pixels it is subtracted from."""
-        assert self._mean_image is not None
-        assert self._mirrored_mean is not None
+    def _mean(self, window: Window, shape: tuple[int, ...]) -> NDArray[np.float32] | None:
+        """What is subtracted from the window: that of the mean image is mirrored as the pixels."""
+        if self._mean_image is None:
+            return self._mean_of_values(shape)
+        height, width = shape[1:]
         if not window.mirror:
-            return _crop(self._mean_image[channel], window, size)
-        column = self._mean_image.shape[2] - size[1] - window.column
-        return _crop(self._mirrored_mean[channel], Window(window.row, column, False), size)
+            return self._mean_image[:, _rows(window, height), _columns(window, width)]
+        assert self._mirrored_mean is not None
+        start = self._mean_image.shape[2] - width - window.column
+        return self._mirrored_mean[:, _rows(window, height), start : start + width]
+
+    def _mean_of_values(self, shape: tuple[int, ...]) -> NDArray[np.float32] | None:
+        """The mean values as an image of ``shape``: OpenCV takes only four values for a scalar."""
+        if not self._mean_values:
+            return None
+        constant = self._constant
+        if constant.shape != shape:
+            values = np.array(self._mean_values, np.float32).reshape(-1, 1, 1)
+            self._constant = constant = np.ascontiguousarray(np.broadcast_to(values, shape))
+        return constant
 
     def _mean_on(self, device: torch.device) -> Tensor | None:
         if device not in self._device_means:
@@ -321,8 +315,27 @@ def read_mean(path: str | Path) -> NDArray[np.float32]:
     return values.reshape(shape)
 
 
-def _crop(plane: Pixels, window: Window, size: tuple[int, ...]) -> Pixels:
-    return plane[window.row : window.row + size[0], window.column : window.column + size[1]]
+def _rows(window: Window, height: int) -> slice:
+    return slice(window.row, window.row + height)
+
+
+def _columns(window: Window, width: int) -> slice:
+    return slice(window.column, window.column + width)
+
+
+def _mirrored(pixels: Pixels, window: Window, height: int, width: int) -> Pixels:
+    """The mirrored window of planes: one call flips all rows from its first to its last."""
+    channels, rows = pixels.shape[:2]
+    count = (channels - 1) * rows + height
+    flipped = np.empty((channels * rows, width), pixels.dtype)
+    band = pixels.reshape(channels * rows, -1)[_rows(window, count), _columns(window, width)]
+    cv2.flip(band, 1, flipped[:count])
+    return flipped.reshape(channels, rows, width)[:, :height]
+
+
+def _spatial(image: Pixels) -> cv2.Mat:
+    """An image for OpenCV that has three axes in space, in place of two and channels."""
+    return cv2.Mat(image, wrap_channels=False)
 
 
 def _gather_windows(mean: Tensor, windows: Sequence[Window], size: torch.Size) -> Tensor:

@@ -12,9 +12,10 @@ import pytest
 
 from cortado.layers.data import lmdb_writer
 from cortado.layers.data.conversion import Options, convert, list_folders, split
-from cortado.layers.data.database import open_database
+from cortado.layers.data.database import open_any, open_database
+from cortado.layers.data.incomplete import MARKER
 from cortado.layers.data.lists import ListedImage, read_image_list
-from cortado.layers.data.lmdb_writer import INCOMPLETE, LmdbWriter
+from cortado.layers.data.lmdb_writer import LmdbWriter
 from cortado.layers.data.mean import compute_mean, write_mean
 from cortado.layers.data.transform import read_mean
 from cortado.proto.errors import ConfigError, DataError
@@ -37,7 +38,7 @@ COMMANDS = {
 
 
 def content(path: Path) -> list[tuple[bytes, bytes]]:
-    return [(bytes(key), bytes(value)) for key, value in open_database(path).records()]
+    return [(bytes(key), bytes(value)) for key, value in open_any(path).records()]
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ def test_records_are_byte_for_byte_those_of_caffe(
         np.testing.assert_array_equal(compute_mean(tmp_path / "ours"), compute_mean(golden))
     else:
         assert ours == theirs
-    assert not (tmp_path / "ours" / INCOMPLETE).exists()
+    assert not (tmp_path / "ours" / MARKER).exists()
 
 
 @pytest.mark.parametrize("name", ["raw", "raw_resized", "encoded_png_resized", "gray"])
@@ -78,6 +79,20 @@ def test_means_are_byte_for_byte_those_of_caffe(name: str, tmp_path: Path) -> No
     write_mean(mean, tmp_path / "mean")
     assert (tmp_path / "mean").read_bytes() == (FILES / f"mean_{name}.binaryproto").read_bytes()
     np.testing.assert_array_equal(read_mean(tmp_path / "mean"), mean)
+
+
+@pytest.mark.parametrize("name", ["raw_lmdb", "encoded_lmdb"])
+def test_a_leveldb_gets_the_same_records(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(FILES)
+    listed = read_image_list("list.txt")
+    for backend in ("lmdb", "leveldb"):
+        convert(listed, "images/", tmp_path / backend, COMMANDS[name], backend=backend)
+    assert content(tmp_path / "leveldb") == content(tmp_path / "lmdb")
+    with pytest.raises(ConfigError, match="only the writing of an LMDB can be resumed"):
+        convert(listed, "images/", tmp_path / "other", backend="leveldb", resume=True)
+    assert not (tmp_path / "other").exists()
 
 
 def test_the_map_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,6 +196,10 @@ def test_the_command_line(
     assert cli.main(["compute_image_mean", "db_train", "mean.binaryproto"]) == 0
     assert "Number of channels: 3\nmean_value channel [0]: " in capsys.readouterr().out
     assert read_mean("mean.binaryproto").shape == (3, 8, 8)
+    command = ["convert_imageset", "-backend=leveldb", "--from_folders", str(images), "levels"]
+    assert cli.main(command) == 0
+    assert len(content(tmp_path / "levels")) == 6
+    assert cli.main(["compute_image_mean", "-backend=leveldb", "levels", "levels_mean"]) == 0
     # A database that exists is never touched.
     assert cli.main(["convert_imageset", "--from_folders", str(images), "db_train"]) == 2
     assert "exists already" in capsys.readouterr().err

@@ -20,7 +20,8 @@ from cortado.layers.base import TEST, TRAIN, Context
 from cortado.layers.data import image, lmdb_reader
 from cortado.layers.data.data import Data
 from cortado.layers.data.database import open_database
-from cortado.layers.data.lmdb_writer import INCOMPLETE, LmdbWriter
+from cortado.layers.data.incomplete import MARKER
+from cortado.layers.data.lmdb_writer import LmdbWriter
 from cortado.layers.data.transform import Transform
 from cortado.proto import caffe_pb2
 from cortado.proto.errors import DataError, LayerError
@@ -328,7 +329,7 @@ def test_foreign_empty_and_missing_databases_are_refused(tmp_path: Path) -> None
 
 
 def test_an_unfinished_conversion_is_refused(ten: Path) -> None:
-    (ten / INCOMPLETE).touch()
+    (ten / MARKER).touch()
     with pytest.raises(DataError, match="incomplete"):
         open_database(ten)
 

@@ -12,9 +12,9 @@ import pytest
 from cortado.layers.data.lmdb_writer import LmdbWriter
 from cortado.proto import caffe_pb2
 
-#: Prints the resident memory, without file pages, at the end of each epoch.
+#: Prints the memory that is the process's own, without pages of mapped files, after each epoch.
 EPOCHS = """
-import sys, psutil, torch
+import sys, torch
 from cortado.layers.base import Context
 from cortado.layers.data.data import Data
 from cortado.proto import caffe_pb2
@@ -22,29 +22,42 @@ from cortado.proto.text import parse
 layer = parse(sys.argv[1], caffe_pb2.LayerParameter).message
 source = Data.from_message(layer, Context(num_tops=2))
 for epoch in range(int(sys.argv[2])):
-    for _ in range(source.records // 20):
+    for _ in range(source.records // layer.data_param.batch_size):
         source.next(torch.device("cpu"))
-    memory = psutil.Process().memory_info()
-    print(memory.rss - getattr(memory, "shared", 0))
+    with open("/proc/self/status") as status:
+        fields = dict(line.split(":", 1) for line in status)
+    print(1024 * int(fields["RssAnon"].split()[0]))
 source.close()
 """
+
+#: /proc is Linux's.
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/status")
+
+
+def write(path: Path, count: int, side: int) -> Path:
+    """Raw records of 3 x ``side`` x ``side`` bytes."""
+    pixels = np.random.default_rng(0).integers(0, 256, 3 * side * side, np.uint8).tobytes()
+    with LmdbWriter(path) as writer:
+        for number in range(count):
+            datum = caffe_pb2.Datum(
+                channels=3, height=side, width=side, data=pixels, label=number % 5
+            )
+            writer.put(b"%08d" % number, datum.SerializeToString())
+    return path
 
 
 @pytest.fixture
 def database(tmp_path: Path) -> Path:
-    """200 raw records of 100 KB: 20 MB."""
-    pixels = np.random.default_rng(0).integers(0, 256, 3 * 180 * 185, np.uint8).tobytes()
-    with LmdbWriter(tmp_path / "db") as writer:
-        for number in range(200):
-            datum = caffe_pb2.Datum(channels=3, height=180, width=185, data=pixels, label=number)
-            writer.put(b"%04d" % number, datum.SerializeToString())
-    return tmp_path / "db"
+    """200 records of 100 KB: 20 MB."""
+    return write(tmp_path / "db", 200, 183)
 
 
-def memory_of_epochs(database: Path, transform: str, data: str, epochs: int) -> list[int]:
+def memory_of_epochs(
+    database: Path, transform: str, data: str, epochs: int, batch: int = 20
+) -> list[int]:
     layer = (
         f'name: "data" type: "Data" top: "data" top: "label" transform_param {{ {transform} }} '
-        f'data_param {{ source: "{database}" backend: LMDB batch_size: 20 threads: 2 {data} }}'
+        f'data_param {{ source: "{database}" backend: LMDB batch_size: {batch} threads: 2 {data} }}'
     )
     done = subprocess.run(
         [sys.executable, "-c", EPOCHS, layer, str(epochs)],
@@ -56,6 +69,7 @@ def memory_of_epochs(database: Path, transform: str, data: str, epochs: int) -> 
     return [int(line) for line in done.stdout.split()]
 
 
+@on_linux
 @pytest.mark.parametrize(
     ("transform", "data"),
     [
@@ -72,6 +86,28 @@ def test_memory_is_flat_over_epochs(database: Path, transform: str, data: str) -
     # An epoch delivers 60 MB of batches and reads 20 MB. What leaks a batch in an epoch, 6 MB,
     # would show as 36 MB.
     assert memory[-1] - memory[2] < 12_000_000, memory
+
+
+@on_linux
+@pytest.mark.parametrize("data", ["", "shuffle: true"])
+def test_memory_does_not_grow_with_the_database(database: Path, tmp_path: Path, data: str) -> None:
+    larger = write(tmp_path / "larger", 1000, 183)
+    transform = "crop_size: 160 mirror: true mean_value: 100"
+    (small,) = memory_of_epochs(database, transform, data, 1)
+    (large,) = memory_of_epochs(larger, transform, data, 1)
+    # There are 80 MB more in the database. A batch takes 6 MB.
+    assert abs(large - small) < 13_000_000
+
+
+@on_linux
+def test_shuffling_takes_few_bytes_a_record(tmp_path: Path) -> None:
+    few, many = write(tmp_path / "few", 1_000, 1), write(tmp_path / "many", 301_000, 1)
+    small, large = (
+        memory_of_epochs(each, "", "shuffle: true", 1, batch=1000)[0] for each in (few, many)
+    )
+    # The key, its end and its place in the epoch's order are 16 bytes, sorting takes as many again.
+    # Objects of Python in their place would take more than a hundred.
+    assert large - small < 64 * 300_000
 
 
 SHRINK = """

@@ -171,7 +171,7 @@ def test_features_are_stored_as_caffe_stores_them(
         ("net.caffemodel net.prototxt score", "6 to 8 arguments"),
         ("net.caffemodel net.prototxt score,data db 1 lmdb", "2 blobs and 1 databases"),
         ("net.caffemodel net.prototxt score db none lmdb", "number from 1"),
-        ("net.caffemodel net.prototxt score db 1 leveldb", "as lmdb"),
+        ("net.caffemodel net.prototxt score db 1 hdf5", "lmdb or leveldb"),
         ("net.caffemodel net.prototxt scores db 1 lmdb", "no blob 'scores'"),
         ("net.caffemodel net.prototxt score good 1 lmdb", "exists already"),
         ("net.caffemodel net.prototxt score db 1 lmdb TPU", "CPU or GPU"),
