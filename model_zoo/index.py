@@ -69,7 +69,8 @@ class Model:
 
     ``input`` is one image's shape; ``parameters`` counts what is learned, ``macs`` the
     multiply-accumulate operations of one image. ``torchvision`` names the function there that
-    builds the same net; ``renames`` and ``in_order`` say how its state dict's names are read.
+    builds the same net; its modules are our layers by name, or ``in_order``. ``names`` are the
+    families of names.toml whose rules apply to published state dicts.
     """
 
     name: str
@@ -81,7 +82,7 @@ class Model:
     macs: int
     preprocessing: Preprocessing
     torchvision: str = ""
-    renames: tuple[tuple[str, str], ...] = ()
+    names: tuple[str, ...] = ()
     in_order: bool = False
     top1: float | None = None
     top5: float | None = None
@@ -162,9 +163,8 @@ def _model(name: str, table: dict[str, Any], ways: Mapping[str, Preprocessing]) 
     stored = table.pop("weights", {})
     limit = table["parameters"] * BYTES_PER_PARAMETER
     own = tuple(_weights(name, each, entry, way, limit) for each, entry in stored.items())
-    renames = tuple((pattern, replacement) for pattern, replacement in table.pop("renames", ()))
-    shape = tuple(table.pop("input"))
-    return Model(name, input=shape, preprocessing=way, renames=renames, own_weights=own, **table)
+    shape, families = tuple(table.pop("input")), tuple(table.pop("names", ()))
+    return Model(name, input=shape, preprocessing=way, names=families, own_weights=own, **table)
 
 
 def _weights(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ..netdef import Net
     from ..netdef.blueprint import Blueprint
-    from ..netdef.torch_names import NameRules
+    from ..netdef.steps import Step
 
 __all__ = [
     "class_names",
@@ -49,10 +49,11 @@ def load(
 ) -> Net:
     """The net of the model ``name``, with random weights or those of a file or name.
 
-    ``weights="zoo:NAME"`` takes published ones, which are downloaded on first use. In the phase
-    TEST it is the net for use: images go in, probabilities come out. In TRAIN it is the net that
-    learns: from the databases that its definition names or, if ``batch`` is given, from as many
-    images and labels that are passed to it.
+    ``weights="zoo:NAME"`` takes published ones, which are downloaded on first use; a state dict in
+    a file may have the names of torchvision's model or of timm's. In the phase TEST it is the net
+    for use: images go in, probabilities come out. In TRAIN it is the net that learns: from the
+    databases that its definition names or, if ``batch`` is given, from as many images and labels
+    that are passed to it.
     """
     from ..netdef import Net
     from ..netdef.state import parse_phase
@@ -65,7 +66,13 @@ def load(
         definition = read_net(model.net_file).message
         if batch is not None:
             feed(definition, (batch, *model.input))
-    return Net(definition, phase, weights=weights, device=device)
+    net = Net(definition, phase, device=device)
+    if weights is not None:
+        from ..netdef.weights import read
+        from .published_names import rules
+
+        net.load(read(weights, net.steps, rules(model)))
+    return net
 
 
 def deployed(model: Model, batch: int = 1) -> NetParameter:
@@ -136,16 +143,19 @@ def open_weights(name: str, **options: Any) -> Weights:
 def read_entry(model: Model, entry: WeightsEntry, path: Path) -> Weights:
     """The weights ``entry`` of ``model`` from their file."""
     from ..netdef import weights
+    from .published_names import rules
 
     layout = rules(model) if entry.layout == "torchvision" else None
-    return weights.read(path, plan(model).steps, layout)
+    return weights.read(path, learning_steps(model), layout)
 
 
-def rules(model: Model) -> NameRules:
-    """How the names of the model's torchvision weights become those of our layers."""
-    from ..netdef.torch_names import NameRules
+def learning_steps(model: Model) -> list[Step]:
+    """The layers of the model that learns, heads that only help to learn among them."""
+    from ..netdef import blueprint
 
-    return NameRules(model.renames, model.in_order)
+    definition = read_net(model.net_file).message
+    feed(definition, (1, *model.input))
+    return blueprint.draw(definition, "TRAIN").steps
 
 
 def plan(model: Model) -> Blueprint:

@@ -26,8 +26,11 @@ TORCH_SUFFIXES = (".pth", ".pt")
 
 #: Where training scripts put the state dict among their other things; the averaged one is best.
 _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model")
-#: What wrappers for several devices and compilation put before every name.
-_PREFIXES = ("module.", "_orig_mod.")
+#: What wrappers (for several devices, compilation, training programs) put before every name.
+_PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
+#: What torch's wrapper for several devices puts into names if it holds a part of a net only, as in
+#: old recipes for AlexNet and VGG.
+_INFIX = ".module."
 
 
 def read_state_dict(path: str | os.PathLike[str], what: str) -> StateDict:
@@ -39,10 +42,15 @@ def read_state_dict(path: str | os.PathLike[str], what: str) -> StateDict:
     tensors = {str(k): v for k, v in _unwrapped(content).items() if isinstance(v, Tensor)}
     if not tensors:
         raise SnapshotError(f"{path}: holds no tensors by name")
+    return _plain(tensors)
+
+
+def _plain(tensors: StateDict) -> StateDict:
+    """The tensors without what wrappers put into their names."""
     for prefix in _PREFIXES:
         if all(name.startswith(prefix) for name in tensors):
-            tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-    return tensors
+            return _plain({name.removeprefix(prefix): each for name, each in tensors.items()})
+    return {name.replace(_INFIX, "."): tensor for name, tensor in tensors.items()}
 
 
 def _read_safetensors(path: str | os.PathLike[str]) -> StateDict:
