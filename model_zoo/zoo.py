@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,6 +45,7 @@ def load(
     phase: str | int = "TEST",
     *,
     batch: int | None = None,
+    variables: Mapping[str, object] | None = None,
     device: torch.device | str = "cpu",
 ) -> Net:
     """The net of the model ``name``, with random weights or those of a file or name.
@@ -53,7 +54,8 @@ def load(
     a file may have the names of torchvision's model or of timm's. In the phase TEST it is the net
     for use: images go in, probabilities come out. In TRAIN it is the net that learns: from the
     databases that its definition names or, if ``batch`` is given, from as many images and labels
-    that are passed to it.
+    that are passed to it. ``variables`` are values for variables of its definition, as ``--set``
+    gives them.
     """
     from ..netdef import Net
     from ..netdef.state import parse_phase
@@ -61,9 +63,9 @@ def load(
 
     model = index.find(name)
     if parse_phase(phase) == TEST:
-        definition = deployed(model, batch or 1)
+        definition = deployed(model, batch or 1, variables)
     else:
-        definition = read_net(model.net_file).message
+        definition = read_net(model.net_file, variables).message
         if batch is not None:
             feed(definition, (batch, *model.input))
     net = Net(definition, phase, device=device)
@@ -75,11 +77,13 @@ def load(
     return net
 
 
-def deployed(model: Model, batch: int = 1) -> NetParameter:
+def deployed(
+    model: Model, batch: int = 1, variables: Mapping[str, object] | None = None
+) -> NetParameter:
     """The model's net for use, for ``batch`` images at a time."""
     from ..netdef.deploy import deploy
 
-    document = read_net(model.net_file)
+    document = read_net(model.net_file, variables)
     return deploy(document, {"data": (batch, *model.input)})
 
 
