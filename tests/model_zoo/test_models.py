@@ -80,11 +80,15 @@ def test_every_folder_is_in_the_index_and_is_complete() -> None:
 
 def test_solvers_can_be_read() -> None:
     from cortado.proto.files import read_solver
+    from cortado.solvers.requirements import faults
+    from cortado.solvers.rules import find
 
     for model in MODELS:
-        solver = read_solver(model.solver_file).message
+        document = read_solver(model.solver_file)
+        solver = document.message
         assert solver.net.endswith(f"{model.name}/net.prototxt")
         assert solver.max_iter > 0
+        assert not list(faults(find(solver.type).requirements, document))
 
 
 def test_unknown_names_get_the_nearest() -> None:
