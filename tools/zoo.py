@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from ..proto.errors import ConfigError, ResourceError
 from .flags import named, switch
-from .progress import transfer
+from .output.progress import transfer
 
 if TYPE_CHECKING:
     from ..model_zoo.index import Model
