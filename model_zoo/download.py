@@ -1,7 +1,8 @@
 """Fetching a file of known checksum: it ends up complete and right under its name, or not at all.
 
-Weights and data sets come this way. What came before an interruption is kept and continued. Only http and https are followed, wherever a
-server redirects to; file: is for mirrors, which the user names.
+Weights and data sets come this way. What came before an interruption is kept and continued. Only
+http and https are followed, wherever a server redirects to; file: is for mirrors, which the user
+names.
 """
 
 from __future__ import annotations
@@ -122,7 +123,7 @@ def obtain(
         partial = folder / f".{wanted.name}.partial"
         try:
             _Transfer(url, wanted, partial, progress).run()
-            verify(wanted, partial, url)
+            verify(wanted.checksum, partial, url, wanted.refusal)
         except wanted.refusal:
             partial.unlink(missing_ok=True)
             raise
@@ -147,15 +148,20 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def verify(wanted: RemoteFile, path: Path, origin: str = "") -> None:
-    """The refusal of ``wanted`` if ``path``, which came from ``origin``, is not what was published."""
-    found = wanted.checksum.of(path)
-    if found != wanted.checksum.digits:
+def verify(
+    checksum: Checksum,
+    path: Path,
+    origin: str = "",
+    refusal: type[CortadoError] = SnapshotError,
+) -> None:
+    """``refusal`` if ``path``, which came from ``origin``, is not what was published."""
+    found = checksum.of(path)
+    if found != checksum.digits:
         with open(path, "rb") as file:
             what = recognise(file.read(4096))
-        raise wanted.refusal(
-            f"{origin or path}: {wanted.checksum.algorithm} is {found}, must be "
-            f"{wanted.checksum.digits} ({path.stat().st_size:,} bytes, {what})"
+        raise refusal(
+            f"{origin or path}: {checksum.algorithm} is {found}, must be {checksum.digits} "
+            f"({path.stat().st_size:,} bytes, {what})"
         )
 
 
@@ -183,7 +189,7 @@ class _Transfer:
             except OSError as error:
                 if error.errno == errno.ENOSPC:
                     raise self._no_space() from None
-                reason = str(getattr(error, "reason", None) or error)
+                reason = _reason(error)
             idle = 0 if self._have() > before else idle + 1
             if idle == ATTEMPTS:
                 raise self._given_up(reason, lost)
@@ -230,9 +236,7 @@ class _Transfer:
                 return True  # nothing is missing; the checksum decides
             if error.code >= http.HTTPStatus.INTERNAL_SERVER_ERROR:
                 raise
-            raise self.wanted.refusal(
-                f"{self.url}: the server answers {error.code} {error.reason}"
-            ) from None
+            raise self.wanted.refusal(f"{self.url}: the server answers {_reason(error)}") from None
 
     def _refuse(self, reply: Any, total: int) -> None:
         limit = self.wanted.max_bytes
@@ -262,6 +266,13 @@ class _Transfer:
             if self.progress is not None:
                 self.progress(done, total)
         return done
+
+
+def _reason(error: OSError) -> str:
+    """What went wrong: a server's answer with its number, or what stands behind urllib's words."""
+    if isinstance(error, urllib.error.HTTPError):
+        return f"{error.code} {error.reason}"
+    return str(getattr(error, "reason", None) or error)
 
 
 def _extent(reply: Any, have: int) -> tuple[int, int]:

@@ -41,8 +41,6 @@ def original_state(name: str) -> Mapping[str, torch.Tensor]:
     if name not in list_models():
         raise ConfigError(f"torchvision has no model {name!r}{nearest(name, list_models())}")
     # These two would draw their first weights from a truncated normal, number by number.
-    slow: dict[str, Any] = (
-        {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-    )
+    slow: dict[str, Any] = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
     with torch.device("meta"):
         return dict(get_model(name, weights=None, **slow).state_dict())

@@ -186,13 +186,10 @@ def verify(name: str) -> Verdict:
     """
     model, weights = index.split_name(name)
     entry = model.find_weights(weights)
-    if entry.remote is None:
-        path = _file(entry)
-    else:
-        path = _folder(entry) / entry.remote.name
-        if not path.exists():
-            raise SnapshotError(f"zoo: {entry.full_name} is not in {home()}; pull it first")
-        download.verify(entry.remote, path)
+    path = entry.shipped or _folder(entry) / entry.file_name
+    if not path.exists():
+        raise SnapshotError(f"zoo: {entry.full_name} is not in {home()}; pull it first")
+    download.verify(entry.checksum, path)
     report = load(model.name).load(read_entry(model, entry, path))
     return Verdict(path, len(report.copied), report.untouched, report.ignored)
 

@@ -16,13 +16,14 @@ from typing import Any
 
 import timm
 import torch
+
 from support.made_up_weights import made_up_image, made_up_state
 
 OUT = Path(__file__).resolve().parent.parent / "tests" / "goldens" / "timm" / "models.json.gz"
 #: timm's name for each model of the zoo; those with other names there are not the same nets.
 MODELS = {
-    **{f"vgg{depth}{norm}": f"vgg{depth}{norm}" for depth in (11, 13, 16, 19) for norm in ("", "_bn")},
-    **{f"resnet{depth}": f"resnet{depth}" for depth in (18, 34, 50, 101, 152)},
+    **{name: name for depth in (11, 13, 16, 19) for name in (f"vgg{depth}", f"vgg{depth}_bn")},
+    **{name: name for name in (f"resnet{depth}" for depth in (18, 34, 50, 101, 152))},
     "resnext50_32x4d": "resnext50_32x4d",
     "wide_resnet50_2": "wide_resnet50_2",
     "densenet121": "densenet121",

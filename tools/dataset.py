@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from ..proto.errors import ConfigError, DataError, ResourceError, nearest
 from .flags import at_least, switch
-from .output.progress import transfer
+from .output.bars import transfer
 
 if TYPE_CHECKING:
     from ..model_zoo.download import RemoteFile

@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 
 from ..proto.errors import ConfigError
-from .output.progress import transfer
+from .output.bars import transfer
 
 KEYS = ("caffemodel", "caffemodel_url", "sha1")
 RULE = "---"

@@ -78,8 +78,8 @@ def run(args: argparse.Namespace) -> int:
     from ..solvers import Solver
     from ..solvers.solver import choose_device
     from .output import json_lines
-    from .output.log import write
     from .output.live import live
+    from .output.log import write
 
     document = read_solver_with(args.solver, [*args.set, *running.assignments(args)])
     resume = find_snapshot(document, args.snapshot)

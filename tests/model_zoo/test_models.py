@@ -76,6 +76,12 @@ def test_every_folder_is_in_the_index_and_is_complete() -> None:
         readme = (model.folder / "README.md").read_text("utf-8")
         assert model.title in readme
         assert f"{model.parameters:,}" in readme
+        assert f"{model.macs:,}" in readme
+        assert model.paper in readme
+        assert str(model.preprocessing) in readme
+        assert "## Weights" in readme
+        assert model.top1 is None or f"top-1 {model.top1:g} %" in readme
+        assert all(entry.licence in readme for entry in model.own_weights)
 
 
 def test_solvers_can_be_read() -> None:

@@ -29,6 +29,11 @@ TIMM: dict[str, dict[str, Any]] = json.loads(gzip.decompress(RECORDED.read_bytes
 COMPUTED = [name for name, entry in TIMM.items() if "scores" in entry]
 
 
+def test_the_index_says_what_timm_calls_its_models() -> None:
+    named = {model.timm: model.name for model in index.models().values() if model.timm}
+    assert named == {name: entry["model"] for name, entry in TIMM.items()}
+
+
 @pytest.mark.parametrize("name", TIMM)
 def test_every_name_of_timms_has_a_blob_of_its_shape(name: str) -> None:
     model = index.find(TIMM[name]["model"])
