@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from ..layers.base import Shape
+from ..layers.batch_norm import BatchNorm
 from ..proto.errors import WeightsError
 from ..proto.weights import BlobArray, LayerBlobs, Weights
 from .state_dicts import StateDict
@@ -194,7 +195,7 @@ def to_weights(
         blobs = found.get(step.name)
         if blobs is None:
             continue
-        if step.type == "BatchNorm" and blobs.keys() == {0, 1}:
+        if isinstance(step.layer, BatchNorm) and blobs.keys() == {0, 1}:
             blobs = _summed(blobs[0], blobs[1], step.layer.moving_average_fraction)
         arrays: list[BlobArray | None] = [BlobArray(blobs[index]) for index in sorted(blobs)]
         layers.append(LayerBlobs(step.name, step.type, arrays))

@@ -13,6 +13,7 @@ from cortado.netdef import blueprint
 from cortado.netdef.summary import summarize
 from cortado.proto.errors import ConfigError
 from cortado.proto.files import read_net
+from support.zoo_plans import counted
 
 MODELS = list(index.models().values())
 SMALL = [model.name for model in MODELS if model.parameters < 1_000_000]
@@ -24,7 +25,7 @@ def names(models: list[index.Model]) -> list[str]:
 
 @pytest.mark.parametrize("model", MODELS, ids=names(MODELS))
 def test_numbers_of_the_net_for_use(model: index.Model) -> None:
-    plan = zoo.plan(model)
+    plan = counted(model.name).plan
     assert plan.outputs == ["prob"]
     assert math.prod(plan.blob_shapes["prob"]) == model.classes
     assert [source.top_shapes for source in plan.sources] == [((1, *model.input),)]
@@ -44,7 +45,7 @@ def test_builds_for_learning_and_testing(model: index.Model, phase: str) -> None
     assert set(losses) <= set(plan.outputs)
     if phase == "TEST":
         assert any(step.type == "Accuracy" for step in plan.steps)
-    used = {param.name for param in zoo.plan(model).params}
+    used = {param.name for param in counted(model.name).plan.params}
     assert used <= {param.name for param in plan.params}
 
 

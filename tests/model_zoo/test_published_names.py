@@ -23,6 +23,7 @@ from cortado.netdef.state_dicts import write_state_dict
 from cortado.netdef.torch_names import match, to_weights
 from support.made_up_weights import made_up_image, made_up_state
 from support.torchvision_twins import distance
+from support.zoo_plans import counted
 
 RECORDED = Path(__file__).parents[1] / "goldens" / "timm" / "models.json.gz"
 TIMM: dict[str, dict[str, Any]] = json.loads(gzip.decompress(RECORDED.read_bytes()))
@@ -37,7 +38,7 @@ def test_the_index_says_what_timm_calls_its_models() -> None:
 @pytest.mark.parametrize("name", TIMM)
 def test_every_name_of_timms_has_a_blob_of_its_shape(name: str) -> None:
     model = index.find(TIMM[name]["model"])
-    steps = zoo.plan(model).steps
+    steps = counted(model.name).plan.steps
     state = {key: torch.zeros(1).expand(shape) for key, shape in TIMM[name]["shapes"].items()}
     found = {layer.name: layer for layer in to_weights(state, steps, name, rules(model)).layers}
     assert found.keys() == {step.name for step in steps if step.layer.blobs}
@@ -79,7 +80,7 @@ def shapes(name: str) -> dict[str, list[int]]:
 )
 def test_old_names_of_torchvisions(name: str, now: str, then: Any) -> None:
     model = index.find(name)
-    steps = zoo.plan(model).steps
+    steps = counted(model.name).plan.steps
     old = {re.sub(now, then, key): key for key in shapes(name)}
     assert old.keys() != shapes(name).keys()
     wanted, found = (match(keys, steps, rules(model)) for keys in (shapes(name), old))

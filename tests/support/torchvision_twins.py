@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torchvision
 from torch import Tensor, nn
@@ -19,27 +21,38 @@ AUXILIARY = {"googlenet": 0.3, "inception_v3": 0.4}
 def twin_of(model: Model, size: int = 0) -> nn.Module:
     """torchvision's net, without chance, with weights as far from their first values as training
     would bring; for images of ``size`` pixels if that is given."""
-    torch.manual_seed(1)
     options: dict[str, object] = {}
     if model.name in AUXILIARY:
-        options["init_weights"] = False  # slow, and overwritten here
+        options["init_weights"] = False
     if size and model.name.startswith("vit"):
         options["image_size"] = size
-    net = torchvision.models.get_model(model.torchvision, weights=None, **options)
-    if size:
-        _fit_head(net, size)
+    with torch.device("meta"):  # to draw its own first weights would take longer than the test
+        net = torchvision.models.get_model(model.torchvision, weights=None, **options)
+        if size:
+            _fit_head(net, size)
+    net.to_empty(device="cpu")
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for name, tensor in (*net.named_parameters(), *net.named_buffers()):
+            _fill(name, tensor)
     for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.uniform_(-0.1, 0.1)
-            module.running_var.uniform_(0.8, 1.2)
-            nn.init.uniform_(module.weight, 0.8, 1.2)
-            nn.init.uniform_(module.bias, -0.1, 0.1)
         if type(module).__name__ in ("Dropout", "StochasticDepth"):
             module.p = 0.0
-    for name, parameter in net.named_parameters():
-        if not parameter.any() or name.endswith("layer_scale"):  # heads that start at 0
-            nn.init.uniform_(parameter, 0.1, 0.3)
     return net
+
+
+def _fill(name: str, tensor: Tensor) -> None:
+    if name.endswith("num_batches_tracked"):
+        tensor.zero_()
+    elif name.endswith("layer_scale"):
+        tensor.uniform_(0.1, 0.3)
+    elif tensor.dim() > 1:
+        bound = math.sqrt(6 / tensor[0].numel())
+        tensor.uniform_(-bound, bound)
+    elif name.endswith(("weight", "running_var")):
+        tensor.uniform_(0.8, 1.2)
+    else:
+        tensor.uniform_(-0.1, 0.1)
 
 
 def _fit_head(net: nn.Module, size: int) -> None:
@@ -52,8 +65,7 @@ def _fit_head(net: nn.Module, size: int) -> None:
     if not isinstance(pool, nn.AdaptiveAvgPool2d) or pool.output_size in (1, (1, 1)):
         return
     net.avgpool = nn.Identity()
-    with torch.no_grad():
-        maps = net.features(torch.zeros(1, 3, size, size))
+    maps = net.features(torch.empty(1, 3, size, size))
     place = next(i for i, each in enumerate(net.classifier) if isinstance(each, nn.Linear))
     net.classifier[place] = nn.Linear(maps.numel(), net.classifier[place].out_features)
 
