@@ -109,8 +109,8 @@ def match(keys: Iterable[str], steps: Sequence[Step], rules: NameRules | None = 
     """
     rules = rules or NameRules()
     layers = {step.name: step for step in steps if step.layer.blobs}
-    # Blocks put a slash where torch puts a dot. Torch modules cannot have a dot in their names: in a
-    # Net's own state dict an underscore stands for it.
+    # Blocks put a slash where torch puts a dot. Torch modules cannot have a dot in their names: in
+    # a Net's own state dict an underscore stands for it.
     layers |= {name.replace("/", "."): step for name, step in layers.items() if "/" in name}
     layers |= {name.replace(".", "_"): step for name, step in layers.items() if "." in name}
     scales = _scales(steps)
