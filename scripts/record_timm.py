@@ -49,8 +49,9 @@ def record(name: str) -> dict[str, Any]:
     entry: dict[str, Any] = {"model": MODELS[name], "shapes": shapes}
     if name in COMPUTED:
         net.load_state_dict(made_up_state(shapes), strict=False)
+        facts: Any = net.default_cfg
         with torch.no_grad():
-            scores = net(made_up_image(net.default_cfg["input_size"]))
+            scores = net(made_up_image(facts["input_size"]))
         entry["scores"] = [float(f"{value:.7g}") for value in scores[0, :SCORES]]
     return entry
 
