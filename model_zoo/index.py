@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..proto import caffe_pb2
 from ..proto.errors import ConfigError, nearest
 from .download import Checksum, RemoteFile
 
@@ -43,6 +44,27 @@ class Preprocessing:
         minus = f", minus {_values(self.mean)}" if any(self.mean) else ""
         times = f", times {_values(self.scale)}" if set(self.scale) != {1.0} else ""
         return f"{self.channels}; {sides} scaled to {self.resize} pixels{crop}{minus}{times}"
+
+    def to_message(self, blob: str) -> caffe_pb2.Preprocessing:
+        """The same as weights carry it, for the input ``blob``."""
+        message = caffe_pb2.Preprocessing(
+            blob=blob,
+            channels=len(self.channels) if self.channels != "GRAY" else 1,
+            height=self.crop,
+            width=self.crop,
+            channel_order=self.channels,
+            crop_size=self.crop,
+            mean_value=self.mean,
+        )
+        if self.square:
+            message.resize_height = message.resize_width = self.resize
+        else:
+            message.resize_side = self.resize
+        if len(set(self.scale)) == 1:
+            message.scale = self.scale[0]
+        else:
+            message.scale_value.extend(self.scale)
+        return message
 
 
 def _values(values: Iterable[float]) -> str:

@@ -32,6 +32,8 @@ __all__ = [
 ]
 
 SCHEME = "zoo"
+#: The input of every model for use.
+INPUT = "data"
 
 
 def names() -> list[str]:
@@ -84,7 +86,7 @@ def deployed(
     from ..netdef.deploy import deploy
 
     document = read_net(model.net_file, variables)
-    return deploy(document, {"data": (batch, *model.input)})
+    return deploy(document, {INPUT: (batch, *model.input)})
 
 
 def feed(net: NetParameter, shape: Sequence[int]) -> None:
@@ -145,12 +147,14 @@ def open_weights(name: str, **options: Any) -> Weights:
 
 
 def read_entry(model: Model, entry: WeightsEntry, path: Path) -> Weights:
-    """The weights ``entry`` of ``model`` from their file."""
+    """The weights ``entry`` of ``model`` from their file, with the preprocessing of the index."""
     from ..netdef import weights
     from .published_names import rules
 
     layout = rules(model) if entry.layout == "torchvision" else None
-    return weights.read(path, learning_steps(model), layout)
+    found = weights.read(path, learning_steps(model), layout)
+    found.preprocessing = found.preprocessing or [entry.preprocessing.to_message(INPUT)]
+    return found
 
 
 def learning_steps(model: Model) -> list[Step]:

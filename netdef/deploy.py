@@ -21,14 +21,19 @@ STAGE = "deploy"
 #: first bottom as the net's output.
 _ACTIVATIONS = {"SoftmaxWithLoss": "Softmax", "SigmoidCrossEntropyLoss": "Sigmoid"}
 #: Parts of a data layer's preprocessing that a net in use needs as well.
-_PREPROCESSING = ("scale", "crop_size", "mean_file", "mean_value", "force_color", "force_gray")
+_PREPROCESSING = (
+    "scale", "crop_size", "mean_file", "mean_value", "force_color", "force_gray",
+    "resize_height", "resize_width", "resize_side", "channel_order",
+)  # fmt: skip
 _RESIZING = ("new_height", "new_width", "is_color")
 
 
 def deploy(
-    document: Document[NetParameter], shapes: Mapping[str, Sequence[int]] | None = None
+    document: Document[NetParameter],
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    stages: Iterable[str] = (STAGE,),
 ) -> NetParameter:
-    """The net for deployment: the layers of phase TEST and stage ``deploy`` that lead to outputs.
+    """The net for deployment: the layers of phase TEST and of ``stages`` that lead to outputs.
 
     Data layers become Input layers of one item. These, and Input layers that the stage chooses,
     carry the preprocessing of the data layer for the same blob in their ``transform_param``
@@ -42,13 +47,13 @@ def deploy(
     ConfigError if they are not.
     """
     faults: list[Fault] = []
-    state = State(caffe_pb2.TEST, stages=frozenset({STAGE}))
+    state = State(caffe_pb2.TEST, stages=frozenset(stages))
     specs = effective_layers(document, state, faults)
     if faults:
         raise ConfigError(faults)
     layers = [spec.message for spec in specs]
     data = _data_layers(document)
-    losses, ends = _main_losses(layers), set(_outputs(layers))
+    losses, ends = _main_losses(layers), set(outputs(layers))
     needed = ends | {loss.bottom[0] for loss in losses}
     kept: list[LayerParameter] = []
     for spec in reversed(specs):
@@ -117,7 +122,7 @@ def _main_losses(layers: Iterable[LayerParameter]) -> list[LayerParameter]:
     return [layer for weight, layer in weights if weight == largest]
 
 
-def _outputs(layers: Iterable[LayerParameter]) -> list[str]:
+def outputs(layers: Iterable[LayerParameter]) -> list[str]:
     """The blobs that no layer reads, apart from losses, accuracies and data."""
     waiting: dict[str, LayerParameter] = {}
     for layer in layers:

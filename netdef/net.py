@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from ..layers.base import Shape
 from ..proto import caffe_pb2
-from ..proto.errors import ConfigError, nearest
+from ..proto.errors import ConfigError, DataError, nearest
 from ..proto.weights import LayerBlobs
 from . import blueprint, layout, memory, passes, weights
 from .blueprint import NetSource
@@ -19,6 +20,8 @@ from .execution import Execution, compiled
 from .parameters import ParamRef, Tie
 from .steps import SourceStep, Step
 from .weights import CopyReport, WeightsSource
+
+logger = logging.getLogger(__name__)
 
 
 class Net(nn.Module):
@@ -81,6 +84,8 @@ class Net(nn.Module):
         self._messages = [each.spec.message for each in plan.order]
         self._force_backward: bool = plan.message.force_backward
         self.ties: list[Tie] = plan.ties
+        #: How images were prepared where the weights come from, by the name of the input there.
+        self.recorded = {each.blob: each for each in plan.message.preprocessing}
         self._loss: Tensor | None = None
         self._blobs: dict[str, Tensor] = {}
         self._device = torch.device(device)
@@ -244,15 +249,34 @@ class Net(nn.Module):
         message.CopyFrom(self.definition)
         del message.layer[:]
         message.layer.extend(self._messages)
-        known = [
-            found
-            for step in self.sources
-            if step.tops and (found := step.source.preprocessing(step.tops[0])) is not None
-        ]
+        try:
+            known = self.preprocessing
+        except DataError as error:
+            logger.warning("how images are prepared is not stored: %s", error)
+            known = {}
+        if not any(step.source.delivers for step in self.sources):
+            known = self.recorded | known
         if known:
             del message.preprocessing[:]
-            message.preprocessing.extend(known)
+            message.preprocessing.extend(known.values())
         return message
+
+    @property
+    def preprocessing(self) -> dict[str, caffe_pb2.Preprocessing]:
+        """How images become inputs, by the input's name, as far as it is known.
+
+        A data layer says what it does itself. Of other inputs the weights that were loaded say what
+        was done in training (:attr:`recorded`), else an Input layer's ``transform_param``.
+        DataError if that names a mean file that cannot be read.
+        """
+        known: dict[str, caffe_pb2.Preprocessing] = {}
+        for step in self.sources:
+            blob = step.tops[0]
+            own = step.source.preprocessing(blob) if step.source.delivers else None
+            found = own or self.recorded.get(blob) or step.source.preprocessing(blob)
+            if found is not None:
+                known[blob] = found
+        return known
 
     def layer(self, name: str) -> Step:
         """The step of the layer called ``name``."""

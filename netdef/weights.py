@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ..proto import schemes
+from ..proto.caffe_pb2 import Preprocessing
 from ..proto.errors import WeightsError
 from ..proto.mapped import mapped
 from ..proto.recognise import PICKLE, SAFETENSORS, ZIP, recognise
@@ -19,6 +20,7 @@ from ..proto.weights import (
     BlobArray,
     LayerBlobs,
     Weights,
+    read_preprocessing,
     read_weights,
     write_weights,
     write_weights_hdf5,
@@ -105,9 +107,24 @@ def read(
     with mapped(source) as view:
         what = recognise(view)
     if what in (SAFETENSORS, ZIP, PICKLE):
-        tensors = state_dicts.read_state_dict(source, what)
-        return torch_names.to_weights(tensors, steps, str(source), rules)
+        tensors, known = state_dicts.read_state_dict(source, what)
+        weights = torch_names.to_weights(tensors, steps, str(source), rules)
+        weights.preprocessing = known
+        return weights
     return read_weights(source)
+
+
+def recorded(source: str | Path) -> list[Preprocessing]:
+    """How the images that weights were trained on were prepared, whatever the format; reads as
+    little else as that allows. Empty where the file is silent."""
+    if found := schemes.opener_of(str(source)):
+        opener, name = found
+        return opener(name).preprocessing
+    with mapped(source) as view:
+        what = recognise(view)
+    if what in (SAFETENSORS, ZIP, PICKLE):
+        return state_dicts.read_preprocessing(source, what)
+    return read_preprocessing(source)
 
 
 def _several(source: WeightsSource) -> Iterable[str | Path | Weights]:
@@ -157,6 +174,7 @@ def _copy(net: Net, weights: Weights, fresh: Sequence[str]) -> CopyReport:
     with torch.no_grad():
         for target, values in pending:
             target.copy_(torch.from_numpy(np.ascontiguousarray(values)).view(target.shape))
+    net.recorded.update((each.blob, each) for each in weights.preprocessing)
     return report
 
 
@@ -212,17 +230,27 @@ def _numpy(tensor: torch.Tensor) -> np.ndarray:
     return tensor.detach().to("cpu", torch.float32).contiguous().numpy()
 
 
-def save(net: Net, path: str | Path, dtype: torch.dtype = torch.float32) -> None:
+def save(
+    net: Net,
+    path: str | Path,
+    dtype: torch.dtype = torch.float32,
+    known: Sequence[Preprocessing] | None = None,
+) -> None:
     """Write the net's weights, in the format that the ending of ``path`` names.
 
     ``.h5`` is Caffe's HDF5, ``.safetensors`` and ``.pth`` hold a state dict (stored as ``dtype``)
-    whose names are ``layer.blob``; every other name gives a .caffemodel.
+    whose names are ``layer.blob``; every other name gives a .caffemodel. How images are prepared is
+    stored with them, as the net knows it or as ``known`` says.
     """
     suffix = Path(path).suffix
+    message = net.to_message()
+    if known is not None:
+        del message.preprocessing[:]
+        message.preprocessing.extend(known)
     if suffix == ".h5":
-        write_weights_hdf5(path, collect(net), net.to_message())
+        write_weights_hdf5(path, collect(net), message)
     elif suffix in state_dicts.SAFETENSORS_SUFFIXES + state_dicts.TORCH_SUFFIXES:
         named = torch_names.own_names(collect(net), net.steps)
-        state_dicts.write_state_dict(path, named, dtype)
+        state_dicts.write_state_dict(path, named, dtype, message.preprocessing)
     else:
-        write_weights(path, net.to_message(), collect(net))
+        write_weights(path, message, collect(net))

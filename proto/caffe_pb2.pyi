@@ -124,7 +124,7 @@ class NetParameter(_message.Message):
     def __init__(self, name: _Optional[str] = ..., layers: _Optional[_Iterable[_Union[V1LayerParameter, _Mapping]]] = ..., input: _Optional[_Iterable[str]] = ..., input_dim: _Optional[_Iterable[int]] = ..., force_backward: bool = ..., state: _Optional[_Union[NetState, _Mapping]] = ..., debug_info: bool = ..., input_shape: _Optional[_Iterable[_Union[BlobShape, _Mapping]]] = ..., layer: _Optional[_Iterable[_Union[LayerParameter, _Mapping]]] = ..., preprocessing: _Optional[_Iterable[_Union[Preprocessing, _Mapping]]] = ..., caffe_quirks: bool = ..., **kwargs) -> None: ...
 
 class Preprocessing(_message.Message):
-    __slots__ = ("blob", "channels", "height", "width", "channel_order", "resize_height", "resize_width", "resize_side", "crop_size", "mean_value", "mean_image", "scale")
+    __slots__ = ("blob", "channels", "height", "width", "channel_order", "resize_height", "resize_width", "resize_side", "crop_size", "mean_value", "mean_image", "scale", "image_height", "image_width", "scale_value")
     BLOB_FIELD_NUMBER: _ClassVar[int]
     CHANNELS_FIELD_NUMBER: _ClassVar[int]
     HEIGHT_FIELD_NUMBER: _ClassVar[int]
@@ -137,6 +137,9 @@ class Preprocessing(_message.Message):
     MEAN_VALUE_FIELD_NUMBER: _ClassVar[int]
     MEAN_IMAGE_FIELD_NUMBER: _ClassVar[int]
     SCALE_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_WIDTH_FIELD_NUMBER: _ClassVar[int]
+    SCALE_VALUE_FIELD_NUMBER: _ClassVar[int]
     blob: str
     channels: int
     height: int
@@ -149,7 +152,10 @@ class Preprocessing(_message.Message):
     mean_value: _containers.RepeatedScalarFieldContainer[float]
     mean_image: BlobProto
     scale: float
-    def __init__(self, blob: _Optional[str] = ..., channels: _Optional[int] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., channel_order: _Optional[str] = ..., resize_height: _Optional[int] = ..., resize_width: _Optional[int] = ..., resize_side: _Optional[int] = ..., crop_size: _Optional[int] = ..., mean_value: _Optional[_Iterable[float]] = ..., mean_image: _Optional[_Union[BlobProto, _Mapping]] = ..., scale: _Optional[float] = ...) -> None: ...
+    image_height: int
+    image_width: int
+    scale_value: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, blob: _Optional[str] = ..., channels: _Optional[int] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., channel_order: _Optional[str] = ..., resize_height: _Optional[int] = ..., resize_width: _Optional[int] = ..., resize_side: _Optional[int] = ..., crop_size: _Optional[int] = ..., mean_value: _Optional[_Iterable[float]] = ..., mean_image: _Optional[_Union[BlobProto, _Mapping]] = ..., scale: _Optional[float] = ..., image_height: _Optional[int] = ..., image_width: _Optional[int] = ..., scale_value: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class SolverParameter(_message.Message):
     __slots__ = ("train_net", "test_net", "test_iter", "test_interval", "base_lr", "display", "max_iter", "lr_policy", "gamma", "power", "momentum", "weight_decay", "stepsize", "snapshot", "snapshot_prefix", "snapshot_diff", "solver_mode", "device_id", "test_compute_loss", "random_seed", "train_net_param", "test_net_param", "debug_info", "net", "net_param", "train_state", "test_state", "snapshot_after_train", "regularization_type", "solver_type", "delta", "test_initialization", "average_loss", "stepvalue", "clip_gradients", "iter_size", "snapshot_format", "rms_decay", "momentum2", "type", "layer_wise_reduce", "weights", "max_epoch", "test_epoch", "snapshot_epoch", "warmup_iter", "warmup_start", "min_lr", "restart_iter", "restart_mult", "peak_fraction", "start_divisor", "watch", "watch_net", "watch_goal", "min_improvement", "plateau_patience", "early_stop_patience", "keep_best", "param_rule", "ema_decay", "clip_layer_gradients", "gradient_noise", "trust_coefficient", "delta_inside_root", "check_finite", "override", "snapshot_safetensors", "precision", "memory_format", "compile", "cuda_graphs", "recompute", "threads", "tensorboard")

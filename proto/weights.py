@@ -6,6 +6,7 @@ memory than the file and the arrays.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -62,10 +63,12 @@ class LayerBlobs:
 
 @dataclass(slots=True)
 class Weights(Sequence[LayerBlobs]):
-    """What a file of weights holds: its layers in the file's order, also those without blobs."""
+    """What a file of weights holds: its layers in the file's order, also those without blobs, and
+    how the images that they were trained on were prepared (empty where the file is silent)."""
 
     path: str
     layers: list[LayerBlobs]
+    preprocessing: list[Preprocessing] = dataclasses.field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.layers)
@@ -88,12 +91,13 @@ def read_weights(path: AnyPath) -> Weights:
         what = recognise(view)
         if what == NET:
             try:
-                return Weights(name, list(_read_net(view)))
+                return Weights(name, list(_read_net(view)), _preprocessing(view))
             except WireError as error:
                 raise SnapshotError(f"{name}: {error}") from None
     if what == HDF5:
         groups = hdf5.read_model(path)
-        return Weights(name, [LayerBlobs(layer, "", blobs) for layer, blobs in groups])
+        layers = [LayerBlobs(layer, "", blobs) for layer, blobs in groups]
+        return Weights(name, layers, _preprocessing_hdf5(path))
     hint = "; it belongs to --snapshot" if what == STATE else ""
     raise SnapshotError(f"{name}: must be weights (.caffemodel or HDF5), but is {what}{hint}")
 
@@ -129,20 +133,30 @@ def write_weights_hdf5(
 
 
 def read_preprocessing(path: AnyPath) -> list[Preprocessing]:
-    """How the images that weights were trained on were prepared; empty where the file is silent.
-
-    SnapshotError for a file that is no weights.
+    """How the images that weights in Caffe's formats were trained on were prepared, without reading
+    the weights; empty where the file is silent. SnapshotError for other files.
     """
     with mapped(path) as view:
         what = recognise(view)
         if what == NET:
             try:
-                _, found = _split(view, Span(0, BYTES, 0, 0, len(view)), (_PREPROCESSING_FIELD,))
-                return [decode(Preprocessing, bytes(view[each.start : each.end])) for each in found]
+                return _preprocessing(view)
             except WireError as error:
                 raise SnapshotError(f"{path}: {error}") from None
     if what != HDF5:
         raise SnapshotError(f"{path}: must be weights (.caffemodel or HDF5), but is {what}")
+    return _preprocessing_hdf5(path)
+
+
+def _preprocessing(view: memoryview) -> list[Preprocessing]:
+    return [
+        decode(Preprocessing, bytes(view[span.start : span.end]))
+        for span in walk(view, 0, len(view))
+        if span.number == _PREPROCESSING_FIELD and span.kind == BYTES
+    ]
+
+
+def _preprocessing_hdf5(path: AnyPath) -> list[Preprocessing]:
     stored = hdf5.read_own(path).get(_PREPROCESSING)
     if not isinstance(stored, bytes):
         return []

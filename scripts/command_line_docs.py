@@ -104,6 +104,8 @@ STEPS = (
     Step("The same for machines.",
          "train --solver solver.prototxt --snapshot digits_iter_90.solverstate --quiet --json"),
     Step("", f"test --model train_val.prototxt --weights {WEIGHTS} --iterations 6"),
+    Step("Each class, and what is confused, for a snapshot, a prototxt or a model of the zoo.",
+         f"eval {WEIGHTS} --data test_lmdb --rows 3 --json result.json"),
     Step("", "time --model train_val.prototxt --iterations 3"),
     Step("Charts of a log: numbers 0 to 7, several logs in one.",
          "plot_training_log 6 loss.png train.log", "loss.png"),
@@ -123,8 +125,9 @@ STEPS = (
     Step("", f"show gradcam {TRAINED} gradcam.png --index 4", "gradcam.png"),
     Step("The net for deployment: what `new` wrote as deploy.prototxt already.",
          "deploy train_val.prototxt"),
-    Step("The probabilities of all images of a folder.",
-         f"classify ../images/3 scores.npy --ext png --images_dim 16,16 --center_only {DEPLOYED}"),
+    Step("The probabilities of all images of a folder, prepared as the weights recorded.",
+         "classify ../images/3 scores.npy --ext png --center_only --model_def deploy.prototxt "
+         f"--pretrained_model {WEIGHTS}"),
     Step("The scores of windows of images.",
          f"detect windows.csv windows_scores.csv --crop_mode list --context_pad 0 {DEPLOYED}"),
     Step("", f"extract_features {WEIGHTS} train_val.prototxt global,scores "

@@ -29,7 +29,7 @@ cortado zoo show resnet50               # one model, its weights and their licen
 cortado zoo pull resnet50               # download weights; resumed if interrupted
 cortado zoo verify resnet50             # check them, and that they fit
 cortado zoo write resnet50 --plain      # its files, as prototxt that Caffe's tools read
-cortado test --model … --weights zoo:resnet50
+cortado eval resnet50 --data val_lmdb   # top-1, top-5, each class, prepared as it wants it
 ```
 
 ```python
@@ -49,6 +49,38 @@ from one format into another, and with `--verify` proves it layer by layer. A fi
 torchvision's names, of today or of old versions, or timm's, in any order; the rules are in
 `model_zoo/names.toml`. The moving averages of a BatchNorm become sums with the weight to which
 Caffe's tend, so fine-tuning moves them as torch does.
+
+## Evaluating
+
+`cortado eval MODEL --data DATA` takes a model of the zoo, a prototxt with `--weights`, or a
+.caffemodel; and an LMDB or LevelDB, a folder with a folder for each class, or a list of images.
+Images are prepared as the model wants it ([data](data.md)). On a database the result is that of the
+net's own Accuracy layers under `cortado test`, over every record once.
+
+| flag | effect |
+|---|---|
+| `--crops 10` | the mean over four corners, centre and their mirror images, as for AlexNet |
+| `--flip` | the mean over the image and its mirror image |
+| `--resize`, `--crop`, `--mean`, `--scale`, `--channel_order` | in place of the model's own |
+| `--labels FILE` | names of the classes; else the zoo's, else a `labels.txt` beside the model |
+| `--confusion FILE.png` | the confusion matrix |
+| `--json FILE`, `--csv FILE` | all results; a line for each image |
+| `--limit N`, `--rows N`, `--batch N` | so many images, rows of the tables, crops at once |
+
+Folders are matched with classes by name, or in their order where there are as many. Images that
+cannot be decoded, and labels that the model has no class for, are listed by key, counted and left
+out.
+
+```python
+from cortado.layers.data.preprocessing import Views
+from cortado.tools.classification.model import open_model
+
+model = open_model("lenet_digits")                       # or a prototxt and weights, or a snapshot
+probabilities = model.classify(["a.png", "b.png"], Views(crops=10))
+print(model.names[int(probabilities[0].argmax())])
+```
+
+## Models
 
 """
 

@@ -62,7 +62,7 @@ class Snapshot:
             else:
                 write_weights(path, self.definition, blobs)
         for path, tensors in self.by_name.items():
-            write_state_dict(path, tensors)
+            write_state_dict(path, tensors, known=self.definition.preprocessing)
         (write_state_hdf5 if self.hdf5 else write_state)(self.state_path, self.state)
         manifest.record(self.prefix, *self.files)
 

@@ -15,6 +15,7 @@ example:
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from ..netdef import Net
     from ..netdef.torch_names import NameRules
+    from ..proto.caffe_pb2 import Preprocessing
 
 #: How far a layer's values may differ, relative to its largest one, by stored precision.
 TOLERANCES = {"float32": 1e-5, "float16": 2e-2, "bfloat16": 1e-1}
@@ -51,9 +53,11 @@ def run(args: argparse.Namespace) -> int:
     from ..netdef import weights
 
     net, rules = open_model(args)
-    report = net.load(weights.read(_source(args.source), net.steps, rules))
-    print(report)
-    write(net, args, rules)
+    loaded = weights.read(_source(args.source), net.steps, rules)
+    print(net.load(loaded))
+    # What the training did; the net's own data layers may read other images.
+    known = loaded.preprocessing or list(net.preprocessing.values())
+    write(net, args, rules, known)
     print(f"wrote {args.target}: {Path(args.target).stat().st_size:,} bytes")
     if args.verify:
         twin, _ = open_model(args)
@@ -96,15 +100,20 @@ def fed(message: Any) -> Any:
     return message
 
 
-def write(net: Net, args: argparse.Namespace, rules: NameRules | None) -> None:
-    """Write the net's weights to B."""
+def write(
+    net: Net,
+    args: argparse.Namespace,
+    rules: NameRules | None,
+    known: Sequence[Preprocessing],
+) -> None:
+    """Write the net's weights to B, and with them ``known``, how images are prepared."""
     import torch
 
     from ..netdef import state_dicts, weights
 
     dtype: torch.dtype = getattr(torch, args.dtype)
     if not args.torch_names:
-        weights.save(net, args.target, dtype)
+        weights.save(net, args.target, dtype, known)
         return
     from ..model_zoo.published_names import original_state
     from ..netdef.torch_names import to_torch_names
@@ -120,7 +129,7 @@ def write(net: Net, args: argparse.Namespace, rules: NameRules | None) -> None:
             key: value for key, value in wanted.items() if not key.startswith(("aux", "AuxL"))
         }
     named = to_torch_names(net.layer_blobs(), net.steps, wanted, rules)
-    state_dicts.write_state_dict(args.target, named, dtype)
+    state_dicts.write_state_dict(args.target, named, dtype, known)
 
 
 @dataclass(frozen=True, slots=True)

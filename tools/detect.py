@@ -47,7 +47,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from .pycaffe.detector import Detector
 
-    mean = images.read_mean(args.mean_file)
+    images.check_files(args)
+    values = images.values_of(args, images.record_of(args))
+    mean = values.mean
     if mean is not None and mean.ndim == 3:
         mean = mean.mean(axis=(1, 2))
     detector = images.build(
@@ -56,9 +58,9 @@ def run(args: argparse.Namespace) -> int:
             args.model_def,
             args.pretrained_model,
             mean=mean,
-            input_scale=args.input_scale,
-            raw_scale=args.raw_scale,
-            channel_swap=images.channel_order(args),
+            input_scale=values.input_scale,
+            raw_scale=values.raw_scale,
+            channel_swap=values.channel_swap,
             context_pad=args.context_pad,
         ),
     )

@@ -1,12 +1,17 @@
-"""What classify and detect have in common: flags of a net for images, mean files, images."""
+"""What classify and detect have in common: flags of a net for images, mean files, images.
+
+What a flag does not say is as the weights recorded it in training; where they recorded nothing, as
+Caffe's do, it is as for CaffeNet.
+"""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..proto.errors import ConfigError, CortadoError, DataError
 from .flags import comma_list, switch
@@ -14,9 +19,15 @@ from .flags import comma_list, switch
 if TYPE_CHECKING:
     import numpy as np
 
+    from ..proto.caffe_pb2 import Preprocessing
+    from .classification.overrides import Overrides
+
 #: Where Caffe's own tools look, seen from its folder.
 MODEL = "models/bvlc_reference_caffenet/"
 MEAN = "python/caffe/imagenet/ilsvrc_2012_mean.npy"
+
+RAW_SCALE, SWAP = 255.0, "2,1,0"
+SWAPS = {SWAP: "BGR", "0,1,2": "RGB", "": "RGB"}
 
 T = TypeVar("T")
 
@@ -33,16 +44,112 @@ def configure_model(parser: argparse.ArgumentParser) -> None:
     switch(parser, "gpu", "run on the GPU")
     parser.add_argument(
         "--mean_file",
-        default=MEAN,
-        help=f".npy or .binaryproto of (channels, height, width); '' for none (default {MEAN})",
+        help=".npy or .binaryproto of (channels, height, width); '' for none (default: as "
+        f"recorded, else {MEAN})",
     )
     parser.add_argument("--input_scale", type=float, help="multiplies the prepared values")
     parser.add_argument(
-        "--raw_scale", type=float, default=255.0, help="multiplies pixels of 0 to 1 (default 255)"
+        "--raw_scale",
+        type=float,
+        help=f"multiplies pixels of 0 to 1 (default {RAW_SCALE:g})",
     )
     parser.add_argument(
-        "--channel_swap", default="2,1,0", help="order of channels; 2,1,0 (default) makes BGR"
+        "--channel_swap",
+        help=f"order of channels; {SWAP} makes BGR (default: as recorded, else {SWAP})",
     )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Values:
+    """The values with which Caffe's Transformer prepares images; ``mean`` (channels, height, width)
+    or a value a channel."""
+
+    mean: np.ndarray | None
+    input_scale: Any
+    raw_scale: float
+    channel_swap: list[int] | None
+
+
+def values_of(args: argparse.Namespace, record: Preprocessing | None = None) -> Values:
+    """What the flags say, else what ``record`` says, else CaffeNet's values."""
+    import numpy as np
+
+    from ..proto.preprocessing import mean_of, scale_of
+
+    raw = RAW_SCALE if args.raw_scale is None else args.raw_scale
+    swap, input_scale = args.channel_swap, args.input_scale
+    mean = None
+    if args.mean_file is not None:
+        mean = read_mean(args.mean_file)
+    elif record is None:
+        mean = read_mean(MEAN)
+    else:
+        mean = np.asarray(mean_of(record) * (raw / RAW_SCALE), np.float32)
+    if record is not None:
+        if input_scale is None:
+            input_scale = (scale_of(record) * (RAW_SCALE / raw)).reshape(-1, 1, 1)
+        if swap is None:
+            swap = {"BGR": SWAP, "RGB": "0,1,2"}.get(record.channel_order, "")
+    order = whole_numbers(SWAP if swap is None else swap, "channel_swap")
+    return Values(mean, input_scale, raw, order or None)
+
+
+def record_of(args: argparse.Namespace) -> Preprocessing | None:
+    """How images become the net's input, as its weights recorded or its Input layer says."""
+    from ..layers.base import TEST, Context
+    from ..layers.data.input import Input
+    from ..netdef.weights import recorded
+    from ..proto.files import read_net
+
+    records = {each.blob: each for each in recorded(args.pretrained_model)}
+    for layer in read_net(args.model_def).message.layer:
+        if layer.bottom or not layer.top:
+            continue
+        if layer.top[0] in records:
+            return records[layer.top[0]]
+        if layer.type == "Input":
+            source = Input.from_message(layer, Context(num_tops=len(layer.top), phase=TEST))
+            if (note := source.preprocessing(layer.top[0])) is not None:
+                return note
+    return None
+
+
+def overrides_of(args: argparse.Namespace, size: Sequence[int], record: Preprocessing) -> Overrides:
+    """What the flags that were given say in place of ``record``, whose pixels are from 0 to 255.
+
+    ``size`` (height, width) is that of images before they are cropped, or empty. ConfigError for an
+    order of channels that no record has.
+    """
+    import numpy as np
+
+    from .classification.overrides import Overrides
+
+    unit = RAW_SCALE / (RAW_SCALE if args.raw_scale is None else args.raw_scale)
+    mean = None
+    if args.mean_file is not None:
+        given = read_mean(args.mean_file)
+        mean = np.zeros(1) if given is None else given * unit
+    scale: tuple[float, ...] = ()
+    if args.input_scale is not None or unit != 1:
+        scale = ((1.0 if args.input_scale is None else args.input_scale) / unit,)
+    order = ""
+    if args.channel_swap is not None and record.channels == 3:
+        swap = args.channel_swap.replace(" ", "")
+        if swap not in SWAPS:
+            raise ConfigError(
+                f"--channel_swap must be {SWAP} (BGR) or 0,1,2 (RGB) for weights that record their "
+                f"preprocessing, got {args.channel_swap!r}"
+            )
+        order = SWAPS[swap]
+    return Overrides(resize=tuple(size), mean=mean, scale=scale, channel_order=order)
+
+
+def check_files(args: argparse.Namespace) -> None:
+    """ConfigError if the net or its weights are not there."""
+    for flag in ("model_def", "pretrained_model"):
+        path = getattr(args, flag)
+        if not Path(path).is_file():
+            raise ConfigError(f"--{flag}: there is no file {path!r}")
 
 
 def whole_numbers(text: str, flag: str) -> list[int]:
@@ -50,10 +157,6 @@ def whole_numbers(text: str, flag: str) -> list[int]:
         return [int(part) for part in comma_list(text)]
     except ValueError:
         raise ConfigError(f"--{flag} must be a comma list of whole numbers, got {text!r}") from None
-
-
-def channel_order(args: argparse.Namespace) -> list[int] | None:
-    return whole_numbers(args.channel_swap, "channel_swap") or None
 
 
 def read_mean(path: str) -> np.ndarray | None:
@@ -104,14 +207,10 @@ def plain_errors() -> Iterator[None]:
 
 
 def build(args: argparse.Namespace, make: Callable[[], T]) -> T:
-    """Choose the device, check the files and build the net with ``make``."""
+    """Choose the device and build the net with ``make``."""
     from . import device
     from .pycaffe import mode
 
-    for flag in ("model_def", "pretrained_model"):
-        path = getattr(args, flag)
-        if not Path(path).is_file():
-            raise ConfigError(f"--{flag}: there is no file {path!r}")
     if args.gpu:
         device.ids("0")
         mode.set_mode_gpu()

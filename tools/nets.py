@@ -39,6 +39,7 @@ def opened(args: argparse.Namespace, phase: str) -> Iterator[Net]:
     from ..netdef.description import describe
     from ..netdef.execution import prepared_process
     from ..proto.files import read_net
+    from .classification.contradictions import report_data_layers
     from .output.log import net_lines
 
     where = device.first(args.gpu)
@@ -53,6 +54,7 @@ def opened(args: argparse.Namespace, phase: str) -> Iterator[Net]:
         device=where,
         execution=running.execution(args),
     )
+    report_data_layers(net)
     for level, line in net_lines(describe(net)):
         logger.log(level, "%s", line)
     try:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from ..proto.errors import ConfigError, DataError
 from . import device
 from .check import aligned
+from .classification.names import class_names
 from .flags import at_least, comma_list, named
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     draw = KINDS[args.kind]
     from ..netdef import Net
+    from .classification.contradictions import report_data_layers
 
     net = Net(
         args.net,
@@ -61,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
         device=device.first(args.gpu),
     )
     try:
+        report_data_layers(net)
         draw(net, args)
     finally:
         net.close()
@@ -169,19 +172,6 @@ def one_image(net: Net, blob: str, args: argparse.Namespace) -> Tensor:
     for _ in range(args.index // size):
         net.next_batch()
     return net.next_batch()[blob][args.index % size]
-
-
-def class_names(path: str, classes: int) -> list[str]:
-    """The names in a file, a line each; numbers without a file."""
-    if not path:
-        return [str(number) for number in range(classes)]
-    try:
-        names = Path(path).read_text("utf-8").splitlines()
-    except OSError as error:
-        raise DataError(f"--labels {path}: {error.strerror}") from None
-    if len(names) != classes:
-        raise DataError(f"--labels {path}: has {len(names)} names, the net {classes} classes")
-    return names
 
 
 KINDS: dict[str, Callable[[Any, argparse.Namespace], None]] = {

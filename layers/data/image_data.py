@@ -113,6 +113,8 @@ class ImageData(PrefetchedSource[ListedImage]):
             width, height = self._reader.size
             if not message.resize_height:
                 message.resize_height, message.resize_width = height, width
+                message.ClearField("image_height")
+                message.ClearField("image_width")
         return message
 
     def _sampler(self, position: Position | None, seed: int) -> _Listed:

@@ -19,6 +19,7 @@ from .counter_random import named_seed
 from .labels import Label, Labels
 from .pipeline import Job, Pipeline, Position, Ready, Sampler, Skips
 from .prefetch import Prefetcher, available_cores
+from .preprocessing import described
 from .transform import Picture, Transform
 
 S = TypeVar("S")
@@ -51,6 +52,9 @@ class PrefetchedSource(DataSource, Generic[S]):
         # Decoded images are BGR whatever the records that are stored raw.
         self._channel_order = "BGR" if first.interleaved else transform.channel_order
         self._has_bytes = first.pixels.dtype == np.uint8
+        # Images that are decoded and cropped may each have a size of their own.
+        fixed = not (first.interleaved and transform.crop_size)
+        self._image_size = first.shape[1:] if fixed else None
         self._batch_size = batch_size
         self._name = name
         self._prefetch = max(1, prefetch)
@@ -137,13 +141,10 @@ class PrefetchedSource(DataSource, Generic[S]):
     def preprocessing(self, blob: str) -> caffe_pb2.Preprocessing | None:
         if not self._has_bytes:
             return None
-        message = self._transform.description()
-        channels, height, width = self._image_shape
-        message.blob = blob
-        message.channels, message.height, message.width = channels, height, width
-        message.channel_order = self._channel_order if channels == 3 else ""
-        if channels == 1:
-            message.channel_order = "GRAY"
+        layer = caffe_pb2.LayerParameter(top=[blob])
+        message = described(layer, self._transform, self._image_shape, self._channel_order)
+        if self._image_size is not None and not (message.resize_side or message.resize_height):
+            message.image_height, message.image_width = self._image_size
         return message
 
     def seed(self, seed: int) -> None:

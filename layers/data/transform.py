@@ -79,16 +79,16 @@ class Transform:
     ``crop_size`` takes a square: anywhere in the image in TRAIN, at floor((size - crop) / 2) in
     TEST. ``mirror`` flips each sample with probability 1/2, in both phases. ``mean`` is an image
     (channels, height, width), of which the same window is subtracted, or one value or a value for
-    each channel. ``mode`` (force_color, force_gray) only affects encoded images. ``preparation`` is
-    what is done before the crop beyond Caffe; ``channel_order`` is that of raw images, which is
-    only written down.
+    each channel; ``scale`` is one value or a value for each channel. ``mode`` (force_color,
+    force_gray) only affects encoded images. ``preparation`` is what is done before the crop beyond
+    Caffe; ``channel_order`` is that of raw images, which is only written down.
     """
 
     def __init__(
         self,
         phase: int,
         *,
-        scale: float = 1.0,
+        scale: float | Sequence[float] = 1.0,
         mirror: bool = False,
         crop_size: int = 0,
         mean_image: NDArray[np.float32] | None = None,
@@ -104,7 +104,8 @@ class Transform:
         self.mode = mode
         self._random_crop = phase == TRAIN and crop_size > 0
         self._mirror = mirror
-        self._scale = np.float32(scale)
+        self._scales = np.atleast_1d(np.asarray(scale, np.float32))
+        self._scaled = bool((self._scales != 1).any())
         self._mean_image = mean_image
         self._mirrored_mean = (
             None if mean_image is None else np.ascontiguousarray(mean_image[:, :, ::-1])
@@ -166,6 +167,10 @@ class Transform:
                 f"{len(self._mean_values)} values of mean_value are given for an image of "
                 f"{channels} channels (must be one, or one for each channel)"
             )
+        if len(self._scales) not in (1, channels):
+            raise DataError(
+                f"{len(self._scales)} values of scale are given for an image of {channels} channels"
+            )
         if self.crop_size:
             return channels, self.crop_size, self.crop_size
         return shape
@@ -174,9 +179,12 @@ class Transform:
         """What the transform does with an image when nothing is random, as a message."""
         message = caffe_pb2.Preprocessing(
             crop_size=self.crop_size,
-            scale=float(self._scale),
             mean_value=map(float, self._mean_values),
         )
+        if len(self._scales) == 1:
+            message.scale = float(self._scales[0])
+        else:
+            message.scale_value.extend(self._scales.tolist())
         if self._mean_image is not None:
             message.mean_image.shape.dim.extend(self._mean_image.shape)
             message.mean_image.data.extend(self._mean_image.ravel().tolist())
@@ -244,8 +252,9 @@ class Transform:
                     cv2.subtract(crop, scalar, target, dtype=cv2.CV_32F)
             else:
                 np.copyto(target, crop)
-            if self._scale != 1:
-                np.multiply(target, self._scale, out=target)
+            if self._scaled:
+                scale = self._scales[channel if len(self._scales) > 1 else 0]
+                np.multiply(target, scale, out=target)
 
     def write_bytes(self, picture: Picture, window: Window, out: NDArray[np.uint8]) -> None:
         """Write the window, mirrored but neither centred nor scaled: :meth:`finish` does that."""
@@ -263,7 +272,11 @@ class Transform:
             batch -= mean
         elif mean is not None:
             batch -= _gather_windows(mean, windows, pixels.shape[-2:])
-        return batch.mul_(float(self._scale)) if self._scale != 1 else batch
+        if not self._scaled:
+            return batch
+        if len(self._scales) == 1:
+            return batch.mul_(float(self._scales[0]))
+        return batch.mul_(torch.from_numpy(self._scales).view(-1, 1, 1).to(batch.device))
 
     def _mean(self, channel: int, window: Window, size: tuple[int, ...]) -> NDArray[np.float32]:
         """The mean image's window, mirrored like the pixels it is subtracted from."""

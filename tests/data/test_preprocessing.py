@@ -11,12 +11,16 @@ import torch
 
 from cortado.layers.data.lmdb_writer import LmdbWriter
 from cortado.layers.data.mean import write_mean
-from cortado.layers.data.preprocessing import Preprocessing, of_weights
+from cortado.layers.data.preprocessing import Preprocessing, Views
+from cortado.layers.data.transform import read_mean
 from cortado.netdef import Net
+from cortado.netdef.weights import recorded
 from cortado.proto import caffe_pb2
 from cortado.proto.errors import DataError, SnapshotError
 from cortado.proto.text import parse
+from cortado.proto.weights import read_preprocessing
 from cortado.solvers import Solver
+from cortado.tools.pycaffe.io import oversample
 
 NET = """
 layer {{ name: "data" type: "{kind}" top: "data" top: "label"
@@ -65,6 +69,11 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return paths
 
 
+def of_weights(path: Path | str) -> Preprocessing:
+    (message,) = read_preprocessing(path)
+    return Preprocessing.from_message(message)
+
+
 def net_text(transform: str, database: str) -> str:
     source = f'data_param {{ source: "{database}" backend: LMDB batch_size: {IMAGES} }}'
     return NET.format(kind="Data", transform=transform, source=source)
@@ -101,7 +110,7 @@ def test_logits_are_those_through_the_data_layer(
     tested(**batch)
     wanted = tested.blobs["score"]
     tested.close()
-    (preprocessing,) = of_weights(weights)
+    preprocessing = of_weights(weights)
     assert preprocessing.blob == "data"
     inputs = preprocessing.batch(files)
     assert torch.equal(inputs, batch["data"])
@@ -114,7 +123,7 @@ def test_arrays_and_bytes_are_taken_too(files: list[Path]) -> None:
     net = Net(parse(net_text(TRANSFORMS[0], "encoded"), caffe_pb2.NetParameter), "TEST")
     net.save("net.caffemodel")
     net.close()
-    (preprocessing,) = of_weights("net.caffemodel")
+    preprocessing = of_weights("net.caffemodel")
     wanted = preprocessing(files[0])
     pixels = cv2.imread(str(files[0]))
     assert torch.equal(preprocessing(files[0].read_bytes()), wanted)
@@ -130,7 +139,7 @@ def test_raw_records_may_be_rgb(files: list[Path]) -> None:
     batch = net.next_batch()["data"]
     net.save("net.caffemodel")
     net.close()
-    (preprocessing,) = of_weights("net.caffemodel")
+    preprocessing = of_weights("net.caffemodel")
     assert preprocessing.channel_order == "RGB"
     # The records are BGR in truth: read as RGB they are the files with red and blue exchanged.
     exchanged = [cv2.imread(str(path))[:, :, ::-1] for path in files]
@@ -161,22 +170,86 @@ def test_random_crops_become_the_usual_centre_crop(files: list[Path]) -> None:
     assert Preprocessing.from_message(message)(files[0]).shape == (3, 7, 7)
 
 
-def test_what_does_not_fit_is_refused(files: list[Path]) -> None:
-    net = Net(parse(net_text("", "encoded"), caffe_pb2.NetParameter), "TEST")
+def test_files_of_another_size_become_as_large_as_the_records(files: list[Path]) -> None:
+    net = Net(parse(net_text("", "raw"), caffe_pb2.NetParameter), "TEST")
     net.save("net.caffemodel")
     net.close()
-    (preprocessing,) = of_weights("net.caffemodel")
-    with pytest.raises(DataError, match=r"\(3, 5, 5\).*\(3, 16, 20\)"):
+    preprocessing = of_weights("net.caffemodel")
+    assert preprocessing.image_size == (16, 20)
+    large = cv2.resize(cv2.imread(str(files[0])), (40, 30))
+    wanted = cv2.resize(large, (20, 16)).transpose(2, 0, 1)  # as convert_imageset would store it
+    assert torch.equal(preprocessing(large), torch.from_numpy(wanted).float())
+
+
+def test_what_does_not_fit_is_refused(files: list[Path]) -> None:
+    net = Net(parse(net_text("crop_size: 12", "encoded"), caffe_pb2.NetParameter), "TEST")
+    net.save("net.caffemodel")
+    net.close()
+    preprocessing = of_weights("net.caffemodel")
+    with pytest.raises(DataError, match=r"crop_size 12 is larger than the image of 5x5"):
         preprocessing(np.zeros((5, 5, 3), np.uint8))
+    with pytest.raises(DataError, match=r"an input of \(2, 12, 12\).*needs \(3, 12, 12\)"):
+        preprocessing(np.zeros((12, 14, 2), np.uint8))
     with pytest.raises(SnapshotError, match="must be weights"):
         of_weights(files[0])
+
+
+def test_safetensors_beside_a_snapshot_say_it_too(files: list[Path]) -> None:
+    training(TRANSFORMS[1], solver="snapshot_safetensors: true").solve()
+    (message,) = read_preprocessing("run_iter_2.caffemodel")
+    assert recorded("run_iter_2.safetensors") == [message]
+    assert message.HasField("mean_image")
+
+
+def test_a_scale_for_each_channel() -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (4, 4, 3), np.uint8)
+    message = caffe_pb2.Preprocessing(
+        blob="data", channels=3, height=4, width=4, channel_order="RGB",
+        mean_value=[10, 20, 30], scale_value=[0.1, 0.2, 0.3],
+    )  # fmt: skip
+    preprocessing = Preprocessing.from_message(message)
+    wanted = (pixels[:, :, ::-1] - np.float32([10, 20, 30])) * np.float32([0.1, 0.2, 0.3])
+    found = preprocessing(pixels)  # given as BGR
+    np.testing.assert_allclose(found.numpy(), wanted.transpose(2, 0, 1), rtol=1e-6)
+    stored = preprocessing.to_message()
+    assert list(stored.scale_value) == list(message.scale_value)
+    message.scale_value.pop()
+    with pytest.raises(DataError, match=r"2 values of scale .* 3 channels"):
+        Preprocessing.from_message(message)(pixels)
+
+
+def test_ten_crops_are_corners_and_centre_and_their_mirrors() -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (9, 8, 3), np.uint8)
+    message = caffe_pb2.Preprocessing(
+        blob="data", channels=3, height=5, width=5, channel_order="BGR", crop_size=5
+    )
+    preprocessing = Preprocessing.from_message(message)
+    wanted = oversample([pixels], (5, 5)).transpose(0, 3, 1, 2)  # as in Caffe's Python
+    found = preprocessing.views(pixels, Views(10))
+    assert torch.equal(found, torch.from_numpy(np.ascontiguousarray(wanted)))
+    both = preprocessing.views(pixels, Views(flip=True))
+    assert torch.equal(both, found[[4, 9]])
+    assert torch.equal(preprocessing.views(pixels, Views()), preprocessing(pixels)[None])
+    assert [Views(10).count, Views(flip=True).count, Views().count] == [10, 2, 1]
+
+
+def test_each_crop_has_its_window_of_the_mean(files: list[Path]) -> None:
+    text = net_text('crop_size: 10 mean_file: "mean.binaryproto"', "raw")
+    net = Net(parse(text, caffe_pb2.NetParameter), "TEST")
+    net.save("net.caffemodel")
+    net.close()
+    mean = read_mean("mean.binaryproto")
+    pixels = cv2.imread(str(files[0])).transpose(2, 0, 1).astype(np.float32) - mean
+    found = of_weights("net.caffemodel").views(files[0], Views(10))
+    assert torch.equal(found[3], torch.from_numpy(pixels[:, 6:, 10:].copy()))
+    assert torch.equal(found[8], found[3].flip(2))
 
 
 def test_caffes_own_weights_say_nothing(tmp_path: Path) -> None:
     message = caffe_pb2.NetParameter(name="caffe")
     message.layer.add(name="a", type="ReLU")
     (tmp_path / "caffe.caffemodel").write_bytes(message.SerializeToString())
-    assert of_weights(tmp_path / "caffe.caffemodel") == []
+    assert read_preprocessing(tmp_path / "caffe.caffemodel") == []
 
 
 def test_a_net_checks_labels_against_its_classes(files: list[Path]) -> None:

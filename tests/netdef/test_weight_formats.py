@@ -205,7 +205,7 @@ def test_own_state_dicts_round_trip(tmp_path: Path, name: str) -> None:
     second.load(tmp_path / name)
     for mine, theirs in zip(first.params, second.params, strict=True):
         assert torch.equal(mine.tensor, theirs.tensor)
-    assert "features.1.scale_factor" in read_state_dict(tmp_path / name, _kind(name))
+    assert "features.1.scale_factor" in read_state_dict(tmp_path / name, _kind(name))[0]
 
 
 def _kind(name: str) -> str:

@@ -48,6 +48,7 @@ LINES = MADE | {
     f"--pretrained_model {WEIGHTS} --mean_file= --context_pad 1",
     "device_query": "",
     "draw_net": "net.prototxt net.svg",
+    "eval": f"{WEIGHTS} --data db",
     "expand": "net.prototxt",
     "extract_features": f"{WEIGHTS} net.prototxt conv features 1 lmdb",
     "extract_seconds": "run.log seconds.txt",

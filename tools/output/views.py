@@ -14,8 +14,8 @@ from ...solvers.hooks import pictures
 from .curves import save
 from .predictions import Confusion, Reason, Sample
 
-#: Up to this many classes the confusion matrix shows its counts.
-COUNTED = 20
+#: Up to this many classes the confusion matrix shows its counts, and the names of the classes.
+COUNTED, NAMED = 20, 60
 
 
 def mosaic(axes: Axes, grid: Tensor, title: str) -> None:
@@ -48,13 +48,14 @@ def image(values: Tensor) -> Tensor:
 def confusion(found: Confusion, names: Sequence[str], path: Path) -> None:
     """Draw the matrix; colours are shares of each row."""
     shares = found.counts / found.counts.sum(1, keepdim=True).clamp(min=1)
-    side = max(4.0, 0.45 * len(names) + 2)
+    side = max(4.0, 0.45 * len(names) + 2) if len(names) <= NAMED else 12.0
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.subplots()
     axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
     places = range(len(names))
-    axes.set_xticks(places, names, rotation=90)
-    axes.set_yticks(places, names)
+    if len(names) <= NAMED:
+        axes.set_xticks(places, names, rotation=90)
+        axes.set_yticks(places, names)
     axes.set(xlabel="predicted", ylabel="true", title=f"accuracy {found.accuracy:.2%}")
     if len(names) <= COUNTED:
         for row in places:

@@ -304,7 +304,8 @@ class Net(Batches):
         """Write the weights as HDF5."""
         self._synchronize()
         with caffe_errors():
-            write_weights_hdf5(os.fspath(filename), weights_files.collect(self.module))
+            blobs = weights_files.collect(self.module)
+            write_weights_hdf5(os.fspath(filename), blobs, self.module.to_message())
 
     def set_input_arrays(self, data: np.ndarray, labels: np.ndarray) -> None:
         """Give the net's first layer, a MemoryData, its images and labels.
