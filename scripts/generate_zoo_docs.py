@@ -75,7 +75,7 @@ out.
 from cortado.layers.data.preprocessing import Views
 from cortado.tools.classification.model import open_model
 
-model = open_model("lenet_digits")                       # or a prototxt and weights, or a snapshot
+model = open_model("lenet_digits")  # or a prototxt and weights, or a snapshot
 probabilities = model.classify(["a.png", "b.png"], Views(crops=10))
 print(model.names[int(probabilities[0].argmax())])
 ```
