@@ -1,11 +1,13 @@
 """Fetching a file of known checksum: it ends up complete and right under its name, or not at all.
 
-What came before an interruption is kept and continued. Only http and https are followed, wherever a
-server redirects to; file: is for mirrors, which the user names.
+Weights and data sets come this way. What came before an interruption is kept and continued. Only
+http and https are followed, wherever a server redirects to; file: is for mirrors, which the user
+names.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import http.client
@@ -22,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..proto.errors import ConfigError, ResourceError, SnapshotError
+from ..proto.errors import ConfigError, CortadoError, ResourceError, SnapshotError
 from ..proto.recognise import recognise
 
 logger = logging.getLogger(__name__)
@@ -44,7 +46,11 @@ _RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
 @dataclass(frozen=True, slots=True)
 class Checksum:
-    """The beginning of a file's digest, as its publisher gives it: ``algorithm`` sha256 or sha1."""
+    """The beginning of a file's digest, as its publisher gives it.
+
+    ``algorithm`` is sha256, sha1 or md5; the latter two tell a broken copy from a good one, but are
+    no protection against a forged one.
+    """
 
     algorithm: str
     digits: str
@@ -56,17 +62,29 @@ class Checksum:
     def of(self, path: Path) -> str:
         """The digits of ``path``, as many as are known."""
         with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, self.algorithm).hexdigest()
-        return digest[: len(self.digits)]
+            digest = hashlib.file_digest(file, self._start)
+        return digest.hexdigest()[: len(self.digits)]
+
+    def _start(self) -> Any:
+        return hashlib.new(self.algorithm, usedforsecurity=self.algorithm == "sha256")
+
+    def matches(self, path: Path) -> bool:
+        return self.of(path) == self.digits
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """A published file: where it is, its digest, and at most how many bytes it may have."""
+    """A published file: where it is, its digest, and at most how many bytes it may have.
+
+    ``refusal`` is raised if something else comes in its place; ``otherwise`` says what can be done
+    where it cannot be fetched.
+    """
 
     url: str
     checksum: Checksum
     max_bytes: int = MAX_BYTES
+    refusal: type[CortadoError] = SnapshotError
+    otherwise: str = "a mirror can be named"
 
     @property
     def name(self) -> str:
@@ -78,13 +96,20 @@ class RemoteFile:
 
 
 def obtain(
-    wanted: RemoteFile, folder: Path, *, mirror: str = "", progress: Progress | None = None
+    wanted: RemoteFile,
+    folder: Path,
+    *,
+    mirror: str = "",
+    recheck: bool = False,
+    progress: Progress | None = None,
 ) -> Path:
     """``wanted`` in ``folder``, downloaded unless it is there; ``mirror`` is asked in its place.
 
-    A mirror is an address (http, https or file) of a folder with files of the same names. Calls in
-    other threads and processes wait for the one that downloads. SnapshotError if what comes is not
-    what was published (it is deleted), ResourceError if it cannot be fetched or stored.
+    A mirror is an address (http, https or file) of a folder with files of the same names. With
+    ``recheck`` a file that is there must be the published one, or is replaced. Calls in other
+    threads and processes wait for the one that downloads. The file's refusal (SnapshotError) if
+    what comes is not what was published (it is deleted), ResourceError if it cannot be fetched or
+    stored.
     """
     target = folder / wanted.name
     url = f"{mirror.rstrip('/')}/{wanted.name}" if mirror else wanted.url
@@ -92,14 +117,14 @@ def obtain(
     if urllib.parse.urlsplit(url).scheme not in allowed:
         raise ConfigError(f"{url}: only {', '.join(allowed)} addresses are fetched")
     with _writable(folder), _locked(folder / f".{wanted.name}.lock"):
-        if target.exists():
+        if target.exists() and not (recheck and not wanted.checksum.matches(target)):
             return target
         logger.info(f"Downloading {url} to {folder}")
         partial = folder / f".{wanted.name}.partial"
         try:
-            _receive(url, partial, wanted.max_bytes, progress)
-            _check(url, partial, wanted.checksum)
-        except SnapshotError:
+            _Transfer(url, wanted, partial, progress).run()
+            verify(wanted.checksum, partial, url, wanted.refusal)
+        except wanted.refusal:
             partial.unlink(missing_ok=True)
             raise
         os.replace(partial, target)
@@ -123,71 +148,131 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def verify(wanted: RemoteFile, path: Path) -> None:
-    """SnapshotError if ``path`` is not what was published."""
-    _check(str(path), path, wanted.checksum)
-
-
-def _check(origin: str, path: Path, checksum: Checksum) -> None:
+def verify(
+    checksum: Checksum,
+    path: Path,
+    origin: str = "",
+    refusal: type[CortadoError] = SnapshotError,
+) -> None:
+    """``refusal`` if ``path``, which came from ``origin``, is not what was published."""
     found = checksum.of(path)
     if found != checksum.digits:
         with open(path, "rb") as file:
             what = recognise(file.read(4096))
-        raise SnapshotError(
-            f"{origin}: {checksum.algorithm} is {found}, must be {checksum.digits} "
+        raise refusal(
+            f"{origin or path}: {checksum.algorithm} is {found}, must be {checksum.digits} "
             f"({path.stat().st_size:,} bytes, {what})"
         )
 
 
-def _receive(url: str, partial: Path, limit: int, progress: Progress | None) -> None:
-    """Bring ``partial`` to the full content of ``url``, going on as long as bytes come."""
-    idle = 0
-    while True:
-        before = _size(partial)
+@dataclass(slots=True)
+class _Transfer:
+    """One file on its way from ``url`` to ``partial``, in as many attempts as it takes."""
+
+    url: str
+    wanted: RemoteFile
+    partial: Path
+    progress: Progress | None
+
+    def run(self) -> None:
+        """Bring all of it, going on as long as bytes come."""
+        idle = 0
+        while True:
+            before = self._have()
+            lost = True
+            try:
+                if self._attempt():
+                    return
+                reason, lost = "the connection ended early", False
+            except http.client.HTTPException as error:
+                reason, lost = f"the connection ended early: {error}", False
+            except OSError as error:
+                if error.errno == errno.ENOSPC:
+                    raise self._no_space() from None
+                reason = _reason(error)
+            idle = 0 if self._have() > before else idle + 1
+            if idle == ATTEMPTS:
+                raise self._given_up(reason, lost)
+
+    def _have(self) -> int:
+        return self.partial.stat().st_size if self.partial.exists() else 0
+
+    def _given_up(self, reason: str, lost: bool) -> CortadoError:
+        """What a server that answers too little is told from one that does not answer."""
+        have = self._have()
+        if have and not lost:
+            return self.wanted.refusal(f"{self.url}: incomplete, {have:,} bytes came ({reason})")
+        kept = "; the same command goes on with what came" if have else ""
+        return ResourceError(
+            f"{self.url}: cannot be fetched ({reason}); {self.wanted.otherwise}{kept}"
+        )
+
+    def _no_space(self) -> ResourceError:
+        have = self._have()
+        self.partial.unlink(missing_ok=True)  # so that the rest of the machine goes on
+        return ResourceError(
+            f"{self.partial.parent}: no space left for {self.url} after {have:,} bytes"
+        )
+
+    def _attempt(self) -> bool:
+        """Ask for what is missing; whether all of it came."""
+        have = self._have()
+        request = urllib.request.Request(self.url)  # noqa: S310 (the caller has checked the scheme)
+        if have:
+            request.add_header("Range", f"bytes={have}-")
         try:
-            if _attempt(url, partial, limit, progress):
-                return
-            reason = "the connection ended early"
-        except (OSError, http.client.HTTPException) as error:
-            reason = str(getattr(error, "reason", None) or error)
-        if partial.exists() and _disk_is_full(partial):
-            raise ResourceError(f"{partial.parent}: no space left for {url}")
-        idle = 0 if _size(partial) > before else idle + 1
-        if idle == ATTEMPTS:
-            if _size(partial):
-                raise SnapshotError(f"{url}: incomplete, {_size(partial):,} bytes came ({reason})")
-            raise ResourceError(f"{url}: cannot be fetched ({reason}); a mirror can be named")
+            with _OPENER.open(request, timeout=TIMEOUT_SECONDS) as reply:
+                start, total = _extent(reply, have)
+                self._refuse(reply, total)
+                self._make_room(total - start)
+                with open(self.partial, "r+b" if start else "wb") as file:
+                    file.seek(start)
+                    done = self._copy(reply, file, start, total)
+                return done == total or (not total and done > 0)
+        except _Misled as error:
+            raise self.wanted.refusal(str(error)) from None
+        except urllib.error.HTTPError as error:
+            if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and have:
+                return True  # nothing is missing; the checksum decides
+            if error.code >= http.HTTPStatus.INTERNAL_SERVER_ERROR:
+                raise
+            raise self.wanted.refusal(f"{self.url}: the server answers {_reason(error)}") from None
+
+    def _refuse(self, reply: Any, total: int) -> None:
+        limit = self.wanted.max_bytes
+        if reply.headers.get_content_type() == "text/html":
+            raise self.wanted.refusal(f"{self.url}: gives an HTML page instead of the file")
+        if total > limit:
+            raise self.wanted.refusal(
+                f"{self.url}: has {total:,} bytes; at most {limit:,} are taken"
+            )
+
+    def _make_room(self, needed: int) -> None:
+        free = shutil.disk_usage(self.partial.parent).free
+        if needed > free:
+            raise ResourceError(
+                f"{self.partial.parent}: needs {needed:,} bytes for {self.partial.name}, "
+                f"has {free:,}"
+            )
+
+    def _copy(self, reply: Any, file: Any, done: int, total: int) -> int:
+        while block := reply.read(CHUNK):
+            done += len(block)
+            if done > self.wanted.max_bytes:
+                raise self.wanted.refusal(
+                    f"{self.url}: gives more than {self.wanted.max_bytes:,} bytes"
+                )
+            file.write(block)
+            if self.progress is not None:
+                self.progress(done, total)
+        return done
 
 
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
-
-
-def _disk_is_full(path: Path) -> bool:
-    return shutil.disk_usage(path.parent).free < CHUNK
-
-
-def _attempt(url: str, partial: Path, limit: int, progress: Progress | None) -> bool:
-    """Ask for what is missing; whether all of it came."""
-    have = _size(partial)
-    request = urllib.request.Request(url)  # noqa: S310 (the caller has checked the scheme)
-    if have:
-        request.add_header("Range", f"bytes={have}-")
-    try:
-        with _OPENER.open(request, timeout=TIMEOUT_SECONDS) as reply:
-            start, total = _extent(reply, have)
-            _refuse(url, reply, total, limit)
-            _make_room(partial, total - start)
-            with open(partial, "r+b" if start else "wb") as file:
-                file.seek(start)
-                done = _copy(url, reply, file, start, total, limit, progress)
-            return done == total or (not total and done > 0)
-    except urllib.error.HTTPError as error:
-        if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and have:
-            return True  # nothing is missing; the checksum decides
-        if error.code >= http.HTTPStatus.INTERNAL_SERVER_ERROR:
-            raise
-        raise SnapshotError(f"{url}: the server answers {error.code} {error.reason}") from None
+def _reason(error: OSError) -> str:
+    """What went wrong: a server's answer with its number, or what stands behind urllib's words."""
+    if isinstance(error, urllib.error.HTTPError):
+        return f"{error.code} {error.reason}"
+    return str(getattr(error, "reason", None) or error)
 
 
 def _extent(reply: Any, have: int) -> tuple[int, int]:
@@ -201,32 +286,8 @@ def _extent(reply: Any, have: int) -> tuple[int, int]:
     return 0, length
 
 
-def _refuse(url: str, reply: Any, total: int, limit: int) -> None:
-    if reply.headers.get_content_type() == "text/html":
-        raise SnapshotError(f"{url}: gives an HTML page instead of weights")
-    if total > limit:
-        raise SnapshotError(f"{url}: has {total:,} bytes; at most {limit:,} are taken")
-
-
-def _make_room(partial: Path, needed: int) -> None:
-    free = shutil.disk_usage(partial.parent).free
-    if needed > free:
-        raise ResourceError(
-            f"{partial.parent}: needs {needed:,} bytes for {partial.name}, has {free:,}"
-        )
-
-
-def _copy(
-    url: str, reply: Any, file: Any, done: int, total: int, limit: int, progress: Progress | None
-) -> int:
-    while block := reply.read(CHUNK):
-        done += len(block)
-        if done > limit:
-            raise SnapshotError(f"{url}: gives more than {limit:,} bytes")
-        file.write(block)
-        if progress is not None:
-            progress(done, total)
-    return done
+class _Misled(Exception):
+    """A server sends us where we do not go."""
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
@@ -237,7 +298,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     ) -> urllib.request.Request | None:
         scheme = urllib.parse.urlsplit(newurl).scheme
         if scheme != "https" and (scheme != "http" or req.type == "https"):
-            raise SnapshotError(f"{req.full_url}: redirects to {newurl}, which is not followed")
+            raise _Misled(f"{req.full_url}: redirects to {newurl}, which is not followed")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
     def http_error_302(
@@ -246,7 +307,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         # urllib's own refusal of other schemes comes before redirect_request and names no reason.
         target = urllib.parse.urljoin(req.full_url, headers.get("location", ""))
         if urllib.parse.urlsplit(target).scheme not in ("http", "https"):
-            raise SnapshotError(f"{req.full_url}: redirects to {target}, which is not followed")
+            raise _Misled(f"{req.full_url}: redirects to {target}, which is not followed")
         return super().http_error_302(req, fp, code, msg, headers)
 
     http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302

@@ -38,6 +38,13 @@ class Preprocessing:
     scale: tuple[float, ...]
     square: bool = False
 
+    def __str__(self) -> str:
+        sides = "both sides" if self.square else "the short side"
+        crop = f", the centre of {self.crop} pixels" if self.crop != self.resize else ""
+        minus = f", minus {_values(self.mean)}" if any(self.mean) else ""
+        times = f", times {_values(self.scale)}" if set(self.scale) != {1.0} else ""
+        return f"{self.channels}; {sides} scaled to {self.resize} pixels{crop}{minus}{times}"
+
     def to_message(self, blob: str) -> caffe_pb2.Preprocessing:
         """The same as weights carry it, for the input ``blob``."""
         message = caffe_pb2.Preprocessing(
@@ -60,12 +67,17 @@ class Preprocessing:
         return message
 
 
+def _values(values: Iterable[float]) -> str:
+    return ", ".join(f"{value:.6g}" for value in values)
+
+
 @dataclass(frozen=True, slots=True)
 class WeightsEntry:
     """One set of published weights of a model.
 
-    ``shipped`` is a file in the model's folder, ``remote`` one to download. ``layout`` is "caffe"
-    for blobs by layer name and "torchvision" for a state dict with torchvision's names.
+    ``shipped`` is a file in the model's folder, ``remote`` one to download, ``checksum`` the
+    file's. ``layout`` is "caffe" for blobs by layer name and "torchvision" for a state dict with
+    torchvision's names.
     Accuracies are in percent, on ImageNet's validation images unless ``note`` says otherwise.
     """
 
@@ -74,6 +86,7 @@ class WeightsEntry:
     layout: str
     licence: str
     preprocessing: Preprocessing
+    checksum: Checksum
     remote: RemoteFile | None = None
     shipped: Path | None = None
     top1: float | None = None
@@ -84,14 +97,23 @@ class WeightsEntry:
     def full_name(self) -> str:
         return f"{self.model}@{self.name}"
 
+    @property
+    def file_name(self) -> str:
+        if self.shipped is not None:
+            return self.shipped.name
+        assert self.remote is not None
+        return self.remote.name
+
 
 @dataclass(frozen=True, slots=True)
 class Model:
     """One model: its definition, its published numbers, and where its weights are.
 
     ``input`` is one image's shape; ``parameters`` counts what is learned, ``macs`` the
-    multiply-accumulate operations of one image. ``torchvision`` names the function there that
-    builds the same net; ``renames`` and ``in_order`` say how its state dict's names are read.
+    multiply-accumulate operations of one image. ``torchvision`` and ``timm`` are the names that the
+    same net has there, if it is there. torchvision's modules are our layers by name, or
+    ``in_order``; ``names`` are the families of names.toml whose rules apply to published state
+    dicts.
     """
 
     name: str
@@ -103,7 +125,8 @@ class Model:
     macs: int
     preprocessing: Preprocessing
     torchvision: str = ""
-    renames: tuple[tuple[str, str], ...] = ()
+    timm: str = ""
+    names: tuple[str, ...] = ()
     in_order: bool = False
     top1: float | None = None
     top5: float | None = None
@@ -184,24 +207,22 @@ def _model(name: str, table: dict[str, Any], ways: Mapping[str, Preprocessing]) 
     stored = table.pop("weights", {})
     limit = table["parameters"] * BYTES_PER_PARAMETER
     own = tuple(_weights(name, each, entry, way, limit) for each, entry in stored.items())
-    renames = tuple((pattern, replacement) for pattern, replacement in table.pop("renames", ()))
-    shape = tuple(table.pop("input"))
-    return Model(name, input=shape, preprocessing=way, renames=renames, own_weights=own, **table)
+    shape, families = tuple(table.pop("input")), tuple(table.pop("names", ()))
+    return Model(name, input=shape, preprocessing=way, names=families, own_weights=own, **table)
 
 
 def _weights(
     model: str, name: str, table: dict[str, Any], way: Preprocessing, limit: int
 ) -> WeightsEntry:
     table = dict(table)
-    if "file" in table:
-        return WeightsEntry(
-            model, name, preprocessing=way, shipped=FOLDER / model / table.pop("file"), **table
-        )
     algorithm = next(each for each in ("sha256", "sha1") if each in table)
-    remote = RemoteFile(
-        table.pop("url"), Checksum(algorithm, table.pop(algorithm)), max_bytes=limit
-    )
-    return WeightsEntry(model, name, preprocessing=way, remote=remote, **table)
+    checksum = Checksum(algorithm, table.pop(algorithm))
+    if "file" in table:
+        file = FOLDER / model / table.pop("file")
+        where = {"shipped": file}
+    else:
+        where = {"remote": RemoteFile(table.pop("url"), checksum, max_bytes=limit)}
+    return WeightsEntry(model, name, preprocessing=way, checksum=checksum, **where, **table)
 
 
 def _torchvision_weights(model: Model) -> Iterable[WeightsEntry]:
@@ -213,20 +234,22 @@ def _torchvision_weights(model: Model) -> Iterable[WeightsEntry]:
     enum = get_model_weights(model.torchvision)
     default = enum.DEFAULT if "DEFAULT" in enum.__members__ else None
     for member in sorted(enum, key=lambda each: each is not default):
-        digits = re.search(r"-([0-9a-f]{8,})\.[a-z]+$", member.url)
+        found = re.search(r"-([0-9a-f]{8,})\.[a-z]+$", member.url)
         accuracy = next(iter(member.meta["_metrics"].values()))
         way = member.transforms()
-        if digits is None or way.crop_size != [model.input[-1]]:
+        if found is None or way.crop_size != [model.input[-1]]:
             continue  # for images of another size, with other position embeddings
+        checksum = Checksum("sha256", found[1])
         yield WeightsEntry(
             model.name,
             member.name.lower(),
             "torchvision",
             member.meta.get("license", "BSD-3-Clause (torchvision); ImageNet's terms may apply"),
             replace(model.preprocessing, resize=way.resize_size[0]),
+            checksum,
             RemoteFile(
                 member.url,
-                Checksum("sha256", digits[1]),
+                checksum,
                 int(member.meta["_file_size"] * 2**20 * SIZE_SLACK),
             ),
             top1=accuracy["acc@1"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from ..netdef import Net
     from ..netdef.blueprint import Blueprint
-    from ..netdef.torch_names import NameRules
+    from ..netdef.steps import Step
 
 __all__ = [
     "class_names",
@@ -48,14 +48,17 @@ def load(
     phase: str | int = "TEST",
     *,
     batch: int | None = None,
+    variables: Mapping[str, object] | None = None,
     device: torch.device | str = "cpu",
 ) -> Net:
     """The net of the model ``name``, with random weights or those of a file or name.
 
-    ``weights="zoo:NAME"`` takes published ones, which are downloaded on first use. In the phase
-    TEST it is the net for use: images go in, probabilities come out. In TRAIN it is the net that
-    learns: from the databases that its definition names or, if ``batch`` is given, from as many
-    images and labels that are passed to it.
+    ``weights="zoo:NAME"`` takes published ones, which are downloaded on first use; a state dict in
+    a file may have the names of torchvision's model or of timm's. In the phase TEST it is the net
+    for use: images go in, probabilities come out. In TRAIN it is the net that learns: from the
+    databases that its definition names or, if ``batch`` is given, from as many images and labels
+    that are passed to it. ``variables`` are values for variables of its definition, as ``--set``
+    gives them.
     """
     from ..netdef import Net
     from ..netdef.state import parse_phase
@@ -63,19 +66,27 @@ def load(
 
     model = index.find(name)
     if parse_phase(phase) == TEST:
-        definition = deployed(model, batch or 1)
+        definition = deployed(model, batch or 1, variables)
     else:
-        definition = read_net(model.net_file).message
+        definition = read_net(model.net_file, variables).message
         if batch is not None:
             feed(definition, (batch, *model.input))
-    return Net(definition, phase, weights=weights, device=device)
+    net = Net(definition, phase, device=device)
+    if weights is not None:
+        from ..netdef.weights import read
+        from .published_names import rules
+
+        net.load(read(weights, net.steps, rules(model)))
+    return net
 
 
-def deployed(model: Model, batch: int = 1) -> NetParameter:
+def deployed(
+    model: Model, batch: int = 1, variables: Mapping[str, object] | None = None
+) -> NetParameter:
     """The model's net for use, for ``batch`` images at a time."""
     from ..netdef.deploy import deploy
 
-    document = read_net(model.net_file)
+    document = read_net(model.net_file, variables)
     return deploy(document, {INPUT: (batch, *model.input)})
 
 
@@ -131,18 +142,21 @@ def open_weights(name: str, **options: Any) -> Weights:
 def read_entry(model: Model, entry: WeightsEntry, path: Path) -> Weights:
     """The weights ``entry`` of ``model`` from their file, with the preprocessing of the index."""
     from ..netdef import weights
+    from .published_names import rules
 
     layout = rules(model) if entry.layout == "torchvision" else None
-    found = weights.read(path, plan(model).steps, layout)
+    found = weights.read(path, learning_steps(model), layout)
     found.preprocessing = found.preprocessing or [entry.preprocessing.to_message(INPUT)]
     return found
 
 
-def rules(model: Model) -> NameRules:
-    """How the names of the model's torchvision weights become those of our layers."""
-    from ..netdef.torch_names import NameRules
+def learning_steps(model: Model) -> list[Step]:
+    """The layers of the model that learns, heads that only help to learn among them."""
+    from ..netdef import blueprint
 
-    return NameRules(model.renames, model.in_order)
+    definition = read_net(model.net_file).message
+    feed(definition, (1, *model.input))
+    return blueprint.draw(definition, "TRAIN").steps
 
 
 def plan(model: Model) -> Blueprint:
@@ -169,13 +183,10 @@ def verify(name: str) -> Verdict:
     """
     model, weights = index.split_name(name)
     entry = model.find_weights(weights)
-    if entry.remote is None:
-        path = _file(entry)
-    else:
-        path = _folder(entry) / entry.remote.name
-        if not path.exists():
-            raise SnapshotError(f"zoo: {entry.full_name} is not in {home()}; pull it first")
-        download.verify(entry.remote, path)
+    path = entry.shipped or _folder(entry) / entry.file_name
+    if not path.exists():
+        raise SnapshotError(f"zoo: {entry.full_name} is not in {home()}; pull it first")
+    download.verify(entry.checksum, path)
     report = load(model.name).load(read_entry(model, entry, path))
     return Verdict(path, len(report.copied), report.untouched, report.ignored)
 

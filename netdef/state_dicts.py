@@ -32,8 +32,11 @@ TORCH_SUFFIXES = (".pth", ".pt")
 
 #: Where training scripts put the state dict among their other things; the averaged one is best.
 _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model")
-#: What wrappers for several devices and compilation put before every name.
-_PREFIXES = ("module.", "_orig_mod.")
+#: What wrappers (for several devices, compilation, training programs) put before every name.
+_PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
+#: What torch's wrapper for several devices puts into names if it holds a part of a net only, as in
+#: old recipes for AlexNet and VGG.
+_INFIX = ".module."
 
 
 def read_state_dict(
@@ -55,10 +58,15 @@ def read_state_dict(
     tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
     if not tensors:
         raise SnapshotError(f"{path}: holds no tensors by name")
+    return _plain(tensors), _records(known, path)
+
+
+def _plain(tensors: StateDict) -> StateDict:
+    """The tensors without what wrappers put into their names."""
     for prefix in _PREFIXES:
         if all(name.startswith(prefix) for name in tensors):
-            tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-    return tensors, _records(known, path)
+            return _plain({name.removeprefix(prefix): each for name, each in tensors.items()})
+    return {name.replace(_INFIX, "."): tensor for name, tensor in tensors.items()}
 
 
 def read_preprocessing(path: str | os.PathLike[str], what: str) -> list[Preprocessing]:

@@ -6,7 +6,8 @@ with the module's name, its weight and bias those of the Scale layer that follow
 tensor of its own (a position embedding, a layer scale) is the only blob of the layer it names.
 
 Where the layers of a net go by other names than the modules, ``renames`` turn keys into what the
-rules above understand, or the modules are matched with the layers in order.
+rules above understand, or the modules, listed in running order, are matched with the layers in
+order. The order of a file's keys never matters: safetensors files have theirs sorted.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor
 
 from ..layers.base import Shape
+from ..layers.batch_norm import BatchNorm
 from ..proto.errors import WeightsError
 from ..proto.weights import BlobArray, LayerBlobs, Weights
 from .state_dicts import StateDict
@@ -35,19 +37,44 @@ _COUNTER = "num_batches_tracked"
 
 
 @dataclass(frozen=True, slots=True)
+class Rename:
+    """What of a key matches ``pattern`` becomes ``replacement``, as in :func:`re.sub`.
+
+    With ``numbers``, ``{n}`` in the replacement is the number at the place that the pattern's group
+    ``stage`` gives, plus its group ``block`` if it has one: what counts blocks in stages becomes
+    what counts them through.
+    """
+
+    pattern: str
+    replacement: str
+    numbers: tuple[int, ...] = ()
+
+    def apply(self, key: str) -> str:
+        return re.sub(self.pattern, self._expand if self.numbers else self.replacement, key)
+
+    def _expand(self, found: re.Match[str]) -> str:
+        groups = found.groupdict()
+        stage = int(groups["stage"])
+        if stage >= len(self.numbers):
+            return found[0]
+        number = self.numbers[stage] + int(groups.get("block") or 0)
+        return found.expand(self.replacement).replace("{n}", str(number))
+
+
+@dataclass(frozen=True, slots=True)
 class NameRules:
     """How a model's state dict is named.
 
-    ``renames`` are regular expressions and their replacements, applied to each key in turn;
-    ``in_order`` matches modules with layers by their order instead of by name.
+    ``renames`` are applied to each key in turn. ``modules`` are names of modules, as many as the
+    net has layers with parameters and in the same order.
     """
 
-    renames: tuple[tuple[str, str], ...] = ()
-    in_order: bool = False
+    renames: tuple[Rename, ...] = ()
+    modules: tuple[str, ...] = ()
 
     def apply(self, key: str) -> str:
-        for pattern, replacement in self.renames:
-            key = re.sub(pattern, replacement, key)
+        for rename in self.renames:
+            key = rename.apply(key)
         return key
 
 
@@ -78,22 +105,21 @@ class Matching:
 def match(keys: Iterable[str], steps: Sequence[Step], rules: NameRules | None = None) -> Matching:
     """Find the blob of every key of a state dict.
 
-    WeightsError if they are to be matched in order but differ in number.
+    WeightsError if the rules list other numbers of modules than there are layers.
     """
     rules = rules or NameRules()
     layers = {step.name: step for step in steps if step.layer.blobs}
-    # A Net's own state dict has these names: torch modules cannot have a dot in theirs.
-    # Blocks put a slash where torch puts a dot; and torch modules cannot have a dot in their names.
+    # Blocks put a slash where torch puts a dot. Torch modules cannot have a dot in their names: in
+    # a Net's own state dict an underscore stands for it.
     layers |= {name.replace("/", "."): step for name, step in layers.items() if "/" in name}
     layers |= {name.replace(".", "_"): step for name, step in layers.items() if "." in name}
     scales = _scales(steps)
-    known = [key for key in keys if not key.endswith(_COUNTER)]
-    renamed = {key: rules.apply(key) for key in known}
-    if rules.in_order:
-        layers = _in_order(renamed.values(), steps, scales)
+    layers |= _in_order(rules.modules, steps, scales)
     result = Matching()
-    for key, name in renamed.items():
-        slot = _slot(name, layers, scales)
+    for key in keys:
+        if key.endswith(_COUNTER):
+            continue
+        slot = _slot(rules.apply(key), layers, scales)
         if slot is None:
             result.unmatched.append(key)
         else:
@@ -115,16 +141,22 @@ def _scales(steps: Sequence[Step]) -> dict[str, Step]:
     return found
 
 
+def modules_of(keys: Iterable[str]) -> tuple[str, ...]:
+    """The modules that a state dict's keys name, in their order."""
+    return tuple(dict.fromkeys(key.rpartition(".")[0] for key in keys))
+
+
 def _in_order(
-    names: Iterable[str], steps: Sequence[Step], scales: Mapping[str, Step]
+    modules: Sequence[str], steps: Sequence[Step], scales: Mapping[str, Step]
 ) -> dict[str, Step]:
-    """The layers by the names of the modules that stand at their places in the state dict."""
-    modules = list(dict.fromkeys(name.rpartition(".")[0] for name in names))
+    """The layers by the names of the modules that stand at their places."""
+    if not modules:
+        return {}
     absorbed = {scale.name for scale in scales.values()}
     layers = [step for step in steps if step.layer.blobs and step.name not in absorbed]
     if len(modules) != len(layers):
         raise WeightsError(
-            f"the weights have {len(modules)} modules with parameters ({modules[0]} ... "
+            f"the names are of {len(modules)} modules with parameters ({modules[0]} ... "
             f"{modules[-1]}), the net has {len(layers)} layers with parameters: in order they "
             "cannot be matched"
         )
@@ -163,8 +195,8 @@ def to_weights(
         blobs = found.get(step.name)
         if blobs is None:
             continue
-        if step.type == "BatchNorm" and len(blobs) == 2:
-            blobs.setdefault(2, np.ones(1, np.float32))  # torch keeps means, Caffe sums of weight 1
+        if isinstance(step.layer, BatchNorm) and blobs.keys() == {0, 1}:
+            blobs = _summed(blobs[0], blobs[1], step.layer.moving_average_fraction)
         arrays: list[BlobArray | None] = [BlobArray(blobs[index]) for index in sorted(blobs)]
         layers.append(LayerBlobs(step.name, step.type, arrays))
     strangers: dict[str, list[BlobArray | None]] = {}
@@ -175,15 +207,27 @@ def to_weights(
     return Weights(source, layers)
 
 
+def _summed(mean: np.ndarray, variance: np.ndarray, fraction: float) -> dict[int, np.ndarray]:
+    """Torch's moving averages as Caffe's moving sums with the weight to which they tend.
+
+    With that weight the next batch counts 1 - ``fraction``, as it does in torch.
+    """
+    weight = np.float32(1 / (1 - fraction) if fraction < 1 else 1)
+    return {0: mean * weight, 1: variance * weight, 2: np.full(1, weight, np.float32)}
+
+
 def _numpy(tensor: Tensor) -> np.ndarray:
     return tensor.detach().to("cpu", torch.float32).contiguous().numpy()
 
 
 def _fitted(tensor: Tensor, shape: Shape) -> np.ndarray:
-    """The tensor as an array, in ``shape`` if that differs only in axes of size 1."""
+    """The tensor as an array in ``shape``, if that differs only in axes of size 1, or if a
+    convolution over all of its input is wanted as a product."""
     values = _numpy(tensor)
     long = [size for size in values.shape if size != 1]
     if values.size == math.prod(shape) and long == [size for size in shape if size != 1]:
+        return values.reshape(shape)
+    if values.ndim == 4 and shape == (len(values), values[0].size):
         return values.reshape(shape)
     return values
 

@@ -64,6 +64,7 @@ def optimisers(decay: float) -> dict[str, tuple[dict, Callable[..., torch.optim.
         "Nesterov": ({"momentum": 0.9}, optim.SGD, {"momentum": 0.9, "nesterov": True, **common}),
         "AdaGrad": ({}, optim.Adagrad, common),
         "RMSProp": ({}, optim.RMSprop, common),
+        "RMSPropMomentum": ({"momentum": 0.9}, optim.RMSprop, {"momentum": 0.9, **common}),
         "AdaDelta": ({"momentum": 0.9}, optim.Adadelta, common),
         "Adam": (moments, optim.Adam, common),
         "AdamW": (moments, optim.AdamW, common),
@@ -129,7 +130,7 @@ def measure(rule: str, device: str, rounds: int, decay: float) -> None:
     )
     medians = [statistics.median(each) * 1e3 for each in times]
     print(
-        f"{rule:9} {device}  ours {medians[0]:7.2f} ms  torch {form:7} {medians[1]:7.2f} ms  "
+        f"{rule:15} {device}  ours {medians[0]:7.2f} ms  torch {form:7} {medians[1]:7.2f} ms  "
         f"ratio {ratio:.2f} ({low:.2f} to {high:.2f})",
         flush=True,
     )

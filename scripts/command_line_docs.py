@@ -32,7 +32,7 @@ from cortado.solvers import Solver
 from cortado.solvers.events import Event, IterationDone
 from cortado.tools import train
 from cortado.tools.cli import help_line, subcommands
-from cortado.tools.output import glog, log, progress
+from cortado.tools.output import glog, live, log
 from cortado.tools.variables import read_solver_with
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -200,14 +200,14 @@ def live_display(folder: Path, path: Path, at: int = 137) -> None:
         # Snapshots of its own: those of the transcripts are used further on.
         document = read_solver_with("solver.prototxt", ["snapshot_prefix=live"])
         solver = stack.enter_context(Solver(document))
-        bar = Progress(*progress.columns(), console=console)
-        shown = progress.Live(bar, train.facts(solver))
+        bar = Progress(*live.columns(), console=console)
+        shown = live.Live(bar, train.facts(solver))
         lines: list[str] = []
 
         def draw(event: Event) -> None:
             if isinstance(event, IterationDone) and event.iteration == at:
                 for line in lines[-14:]:
-                    console.print(line, markup=False, highlight=False, style=progress.style(line))
+                    console.print(line, markup=False, highlight=False, style=live.style(line))
                 console.print(shown.render())
 
         with glog.logging_to():

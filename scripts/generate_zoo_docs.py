@@ -18,8 +18,10 @@ INTRODUCTION = """\
 
 {count} published nets, each a folder in `model_zoo/` with one net file for training, testing and
 use, the recipe it was trained with, and a README. Their sums below are counted on the nets for use,
-and tests hold them against the originals: a net that torchvision has too gives the same outputs,
-loss and gradients with the same weights, and BVLC's agree with what Caffe computed.
+and tests hold them against the originals: with the same weights each of the {originals} nets that
+torchvision has too gives the same outputs and, for a batch in training, the same loss, gradients
+and running statistics; BVLC's agree with what Caffe computed. Parameters and operations are those
+that torch's counter finds in our nets and in torchvision's.
 
 ```sh
 cortado zoo list                        # this table
@@ -43,7 +45,10 @@ internet takes them from a folder with the files: `--mirror file:///media/usb`, 
 
 Weights of torchvision's keep the names of its modules: `layer1.0.conv1` there is `layer1/0/conv1`
 here, and a BatchNorm is a pair of a BatchNorm and a Scale layer. `cortado convert` turns weights
-from one format into another, and with `--verify` proves it layer by layer.
+from one format into another, and with `--verify` proves it layer by layer. A file may have
+torchvision's names, of today or of old versions, or timm's, in any order; the rules are in
+`model_zoo/names.toml`. The moving averages of a BatchNorm become sums with the weight to which
+Caffe's tend, so fine-tuning moves them as torch does.
 
 ## Evaluating
 
@@ -70,7 +75,7 @@ out.
 from cortado.layers.data.preprocessing import Views
 from cortado.tools.classification.model import open_model
 
-model = open_model("lenet_digits")                       # or a prototxt and weights, or a snapshot
+model = open_model("lenet_digits")  # or a prototxt and weights, or a snapshot
 probabilities = model.classify(["a.png", "b.png"], Views(crops=10))
 print(model.names[int(probabilities[0].argmax())])
 ```
@@ -100,7 +105,9 @@ def table() -> str:
 
 
 def page() -> str:
-    return INTRODUCTION.format(count=len(index.models())) + table()
+    models = index.models().values()
+    originals = sum(bool(model.torchvision) for model in models)
+    return INTRODUCTION.format(count=len(models), originals=originals) + table()
 
 
 def weights(model: Model) -> list[str]:
@@ -118,21 +125,24 @@ def weights(model: Model) -> list[str]:
             "weight enums say; licence BSD-3-Clause, unless `cortado zoo show` says otherwise; "
             "the terms of ImageNet may apply."
         )
-    return lines or ["None are published in a form that is read here; train it."]
+    lines = lines or ["None are published in a form that is read here; train it."]
+    if model.timm:
+        lines += [
+            "",
+            f"State dicts with the names of timm's `{model.timm}` are read too: "
+            f'`zoo.load("{model.name}", "file.safetensors")`, or `cortado convert file.safetensors '
+            f"{model.name}.caffemodel --model zoo:{model.name}`.",
+        ]
+    return [*lines, "", model.notes] if model.notes else lines
 
 
 def readme(model: Model) -> str:
-    way = model.preprocessing
-    sides = "both sides" if way.square else "the short side"
     parts = [
         f"# {model.title}",
         "",
         f"{model.paper}.",
         "",
-        f"- input: {'×'.join(map(str, model.input))}, {way.channels}; {sides} scaled to "
-        f"{way.resize} pixels, the centre of {way.crop} pixels, minus "
-        f"{', '.join(f'{value:g}' for value in way.mean)}, times "
-        f"{', '.join(f'{value:.6g}' for value in way.scale)}",
+        f"- input: {'×'.join(map(str, model.input))}, {model.preprocessing}",
         f"- parameters: {model.parameters:,}",
         f"- multiply-accumulate operations for one image: {model.macs:,}",
     ]

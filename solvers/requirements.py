@@ -80,8 +80,10 @@ def one_of(field: str, *values: str) -> Requirement:
     return Requirement(field, need, lambda value: value in values, optional=True)
 
 
-def zero(field: str) -> Requirement:
-    return Requirement(field, "0", lambda value: value == 0, optional=True)
+def zero(field: str, hint: str = "") -> Requirement:
+    """``hint`` says who takes another value."""
+    need = f"0; {hint}" if hint else "0"
+    return Requirement(field, need, lambda value: value == 0, optional=True)
 
 
 def faults(

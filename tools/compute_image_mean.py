@@ -11,7 +11,7 @@ import argparse
 
 from ..proto.errors import ConfigError
 from .flags import at_least, one_of
-from .progress import steps
+from .output.bars import steps
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -74,14 +74,14 @@ def _source(name: str) -> str | Path:
 
 def open_model(args: argparse.Namespace) -> tuple[Net, NameRules | None]:
     """The net for the weights, and how torchvision's names become its own if the zoo knows that."""
-    from ..model_zoo import index, zoo
+    from ..model_zoo import index, published_names, zoo
     from ..netdef import Net
     from ..proto.weights import read_net_message
 
     name = args.model or (args.source if args.source.startswith("zoo:") else "")
     if name.startswith("zoo:"):
         model = index.split_name(name.removeprefix("zoo:"))[0]
-        return zoo.load(model.name), zoo.rules(model)
+        return zoo.load(model.name), published_names.rules(model)
     stages = comma_list(args.stage)
     if name:
         return Net(name, "TEST", stages=stages), None
@@ -115,6 +115,7 @@ def write(
     if not args.torch_names:
         weights.save(net, args.target, dtype, known)
         return
+    from ..model_zoo.published_names import original_state
     from ..netdef.torch_names import to_torch_names
 
     if Path(args.target).suffix not in (
@@ -122,26 +123,13 @@ def write(
         *state_dicts.TORCH_SUFFIXES,
     ):
         raise ConfigError("cortado convert: --torch_names goes with .safetensors, .pth and .pt")
-    wanted = torchvision_state(args.torch_names)
+    wanted = original_state(args.torch_names)
     if not any(key.startswith("aux") for key in (layer.name for layer in net.layer_blobs())):
         wanted = {
             key: value for key, value in wanted.items() if not key.startswith(("aux", "AuxL"))
         }
     named = to_torch_names(net.layer_blobs(), net.steps, wanted, rules)
     state_dicts.write_state_dict(args.target, named, dtype, known)
-
-
-def torchvision_state(name: str) -> dict[str, torch.Tensor]:
-    """The state dict of torchvision's model ``name``, as meta tensors."""
-    import torch
-    from torchvision.models import get_model, list_models
-
-    from ..proto.errors import nearest
-
-    if name not in list_models():
-        raise ConfigError(f"torchvision has no model {name!r}{nearest(name, list_models())}")
-    with torch.device("meta"):
-        return dict(get_model(name, weights=None).state_dict())
 
 
 @dataclass(frozen=True, slots=True)

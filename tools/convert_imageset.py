@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from ..proto.errors import ConfigError
 from .flags import at_least, one_of, switch
-from .progress import steps
+from .output.bars import steps
 
 if TYPE_CHECKING:
     from ..layers.data.conversion import Report

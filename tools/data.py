@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from ..proto.errors import ConfigError, DataError
 from .flags import at_least, named
-from .progress import steps
+from .output.bars import steps
 
 if TYPE_CHECKING:
     from ..layers.data.database import Database

@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING
 
 from ..proto.errors import ConfigError, DataError, ResourceError, nearest
 from .flags import at_least, switch
+from .output.bars import transfer
 
 if TYPE_CHECKING:
+    from ..model_zoo.download import RemoteFile
     from .datasets.formats import Labelled
     from .datasets.known import Dataset
 
@@ -65,26 +67,25 @@ def run(args: argparse.Namespace) -> int:
         prepare_folders(args.name, Path(args.source), out, args.size, args.encoded)
         return 0
     dataset = DATASETS[args.name]
-    prepare(args.name, dataset, out, args.source, args.url or dataset.url)
+    prepare(args.name, dataset, out, args.source, args.url)
     return 0
 
 
 def prepare(name: str, dataset: Dataset, out: Path, source: str, url: str) -> None:
-    """Build ``<name>_<part>_lmdb`` in ``out`` for every part, and the mean image if it has one."""
-    from .datasets.download import md5_of, obtain
+    """Build ``<name>_<part>_lmdb`` in ``out`` for every part, and the mean image if it has one.
 
-    files: dict[str, Path] = {}
-    for wanted in dataset.files:
-        if not source:
-            files[wanted.name] = obtain(wanted, url, out)
+    The files are those in the folder ``source`` or, if that is empty, downloaded to ``out``: from
+    the address ``url``, if that is not empty.
+    """
+    from ..model_zoo.download import obtain
+
+    files = {}
+    for wanted in dataset.remote():
+        if source:
+            files[wanted.name] = given(wanted, Path(source), dataset)
             continue
-        path = Path(source) / wanted.name
-        if not path.is_file():
-            needed = ", ".join(each.name for each in dataset.files)
-            raise DataError(f"--source {source}: {wanted.name} is missing (needed: {needed})")
-        if md5_of(path) != wanted.md5:
-            logger.warning(f"{path}: is not the published file (its checksum differs)")
-        files[wanted.name] = path
+        with transfer(wanted.name) as progress:
+            files[wanted.name] = obtain(wanted, out, mirror=url, recheck=True, progress=progress)
     for part, read in dataset.parts.items():
         database = out / f"{name}_{part}_lmdb"
         print(f"{database}: {write(database, read(files))} images")
@@ -93,6 +94,17 @@ def prepare(name: str, dataset: Dataset, out: Path, source: str, url: str) -> No
 
         write_mean(compute_mean(str(out / f"{name}_train_lmdb")), str(out / "mean.binaryproto"))
         print(f"{out / 'mean.binaryproto'}: the mean image")
+
+
+def given(wanted: RemoteFile, folder: Path, dataset: Dataset) -> Path:
+    """A file in the user's folder; DataError names those that must be there."""
+    path = folder / wanted.name
+    if not path.is_file():
+        needed = ", ".join(dataset.files)
+        raise DataError(f"--source {folder}: {wanted.name} is missing (needed: {needed})")
+    if not wanted.checksum.matches(path):
+        logger.warning(f"{path}: is not the published file (its checksum differs)")
+    return path
 
 
 def write(database: Path, images: Iterable[Labelled]) -> int:

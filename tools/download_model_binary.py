@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 
 from ..proto.errors import ConfigError
-from .progress import transfer
+from .output.bars import transfer
 
 KEYS = ("caffemodel", "caffemodel_url", "sha1")
 RULE = "---"
@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"{folder / 'readme.md'}: caffemodel must be a file name, got {name!r}")
     target = folder / name
     wanted = RemoteFile(facts["caffemodel_url"], Checksum("sha1", facts["sha1"].lower()))
-    if target.exists() and wanted.checksum.of(target) == wanted.checksum.digits:
+    if target.exists() and wanted.checksum.matches(target):
         print("Model already exists.")
         return 0
     target.unlink(missing_ok=True)

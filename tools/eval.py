@@ -25,7 +25,7 @@ from ..proto.errors import ConfigError, DataError
 from . import device, running
 from .classification import overrides
 from .flags import at_least, comma_list, one_of, switch
-from .progress import steps
+from .output.bars import steps
 from .variables import configure_set, settings
 
 if TYPE_CHECKING:

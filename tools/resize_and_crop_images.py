@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from ..proto.errors import ConfigError, DataError, ResourceError
 from .flags import at_least, one_of
-from .progress import steps
+from .output.bars import steps
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -28,7 +28,7 @@ from .variables import configure_set, read_solver_with
 if TYPE_CHECKING:
     from ..solvers import Solver
     from ..solvers.requirements import SolverDocument
-    from .output.progress import Facts
+    from .output.live import Facts
 
 #: --snapshot=auto continues from the newest complete snapshot.
 AUTO = "auto"
@@ -78,8 +78,8 @@ def run(args: argparse.Namespace) -> int:
     from ..solvers import Solver
     from ..solvers.solver import choose_device
     from .output import json_lines
+    from .output.live import live
     from .output.log import write
-    from .output.progress import live
 
     document = read_solver_with(args.solver, [*args.set, *running.assignments(args)])
     resume = find_snapshot(document, args.snapshot)
@@ -144,7 +144,7 @@ def board(solver: Solver, folder: str) -> None:
 
 def facts(solver: Solver) -> Facts:
     """What the live display must know beside the events."""
-    from .output.progress import Facts
+    from .output.live import Facts
 
     sources = [step for step in solver.net.sources if step.top_shapes and step.top_shapes[0]]
     if not sources:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from ..proto.errors import ConfigError, ResourceError
 from .flags import named, switch
-from .progress import transfer
+from .output.bars import transfer
 
 if TYPE_CHECKING:
     from ..model_zoo.index import Model
@@ -85,11 +85,13 @@ def percent(value: float | None) -> str:
 def show(args: argparse.Namespace) -> None:
     from ..model_zoo import index
 
-    for name in args.models:
+    for number, name in enumerate(args.models):
         model = index.find(name)
+        if number:
+            print()
         print(f"{model.name}: {model.title}\n{model.paper}\n")
         print(f"  definition   {model.net_file}")
-        print(f"  input        {'x'.join(map(str, model.input))} {model.preprocessing}")
+        print(f"  input        {'x'.join(map(str, model.input))}, {model.preprocessing}")
         print(f"  parameters   {model.parameters:,}")
         print(f"  MACs         {model.macs:,}")
         if model.top1 is not None:
@@ -99,8 +101,10 @@ def show(args: argparse.Namespace) -> None:
             where = entry.shipped or (entry.remote.url if entry.remote else "")
             print(f"  weights      zoo:{entry.full_name}  {accuracy}\n               {where}")
             print(f"               licence: {entry.licence}")
+        if model.timm:
+            print(f"  also read    files with the names of timm's {model.timm}")
         if model.notes:
-            print(f"\n{model.notes}")
+            print(f"  note         {model.notes}")
 
 
 def pull(args: argparse.Namespace) -> None:

@@ -47,7 +47,11 @@ def adagrad(
     _descend(parameters, gradients, squares, step)
 
 
-@register("RMSProp", slots=1, requirements=(zero("momentum"), fraction("rms_decay"), _DELTA))
+@register(
+    "RMSProp",
+    slots=1,
+    requirements=(zero("momentum", "RMSPropMomentum has one"), fraction("rms_decay"), _DELTA),
+)
 def rmsprop(
     parameters: Tensors, gradients: Tensors, history: Sequence[Tensors], step: Step
 ) -> None:
@@ -57,6 +61,35 @@ def rmsprop(
     torch._foreach_mul_(squares, decay)
     torch._foreach_addcmul_(squares, gradients, gradients, value=1 - decay)
     _descend(parameters, gradients, squares, step)
+
+
+@register(
+    "RMSPropMomentum",
+    slots=2,
+    requirements=(fraction("momentum", optional=False), fraction("rms_decay"), _DELTA),
+)
+def rmsprop_momentum(
+    parameters: Tensors, gradients: Tensors, history: Sequence[Tensors], step: Step
+) -> None:
+    """h1 = rms_decay * h1 + (1 - rms_decay) * g^2; h2 = momentum * h2 + g / (sqrt(h1) + delta);
+    w = w - rate * h2; with delta_inside_root the divisor is sqrt(h1 + delta).
+
+    What Hinton's lecture and torch call RMSProp with momentum. TensorFlow, with which the nets that
+    need a large delta were trained, has it inside the root.
+    """
+    squares, moments = history
+    decay, delta = step.solver.rms_decay, step.solver.delta
+    torch._foreach_mul_(squares, decay)
+    torch._foreach_addcmul_(squares, gradients, gradients, value=1 - decay)
+    if step.solver.delta_inside_root:
+        divisors = torch._foreach_add(squares, delta)
+        torch._foreach_sqrt_(divisors)
+    else:
+        divisors = torch._foreach_sqrt(squares)
+        torch._foreach_add_(divisors, delta)
+    torch._foreach_mul_(moments, step.solver.momentum)
+    torch._foreach_addcdiv_(moments, gradients, divisors)
+    torch._foreach_add_(parameters, moments, alpha=-step.rate)
 
 
 @register("AdaDelta", slots=2, requirements=(fraction("momentum"), _DELTA))

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import io
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 
+from cortado.model_zoo import download
 from cortado.model_zoo.download import Checksum, RemoteFile, obtain
 from cortado.proto.errors import ConfigError, CortadoError, ResourceError, SnapshotError
 from support.file_server import Page, Server, serving
@@ -119,7 +124,7 @@ def test_a_broken_server(server: Server, tmp_path: Path) -> None:
 def test_html_instead_of_weights(server: Server, tmp_path: Path) -> None:
     page = b"<!DOCTYPE html><p>Please log in."
     server.pages[f"/{NAME}"] = Page(page, kind="text/html; charset=utf-8")
-    refused(server, tmp_path, "HTML page instead of weights")
+    refused(server, tmp_path, "HTML page instead of the file")
     server.pages[f"/{NAME}"] = Page(page)
     refused(server, tmp_path, "an HTML page")
 
@@ -187,6 +192,53 @@ def test_parallel_downloads_fetch_once(server: Server, tmp_path: Path) -> None:
     assert len(set(found)) == 1
     assert len(found) == 6
     assert len(server.requests) == 1
+
+
+def test_an_existing_file_is_checked_when_asked(server: Server, tmp_path: Path) -> None:
+    (tmp_path / NAME).write_bytes(b"half")
+    assert obtain(remote(server), tmp_path).read_bytes() == b"half"
+    for _ in range(2):
+        assert obtain(remote(server), tmp_path, recheck=True).read_bytes() == CONTENT
+    assert len(server.requests) == 1
+
+
+def test_what_came_is_kept_when_the_server_is_lost(server: Server, tmp_path: Path) -> None:
+    (tmp_path / f".{NAME}.partial").write_bytes(CONTENT[:1000])
+    server.pages[f"/{NAME}"].status = 503
+    with pytest.raises(ResourceError, match="goes on with what came"):
+        obtain(remote(server), tmp_path)
+    server.pages[f"/{NAME}"].status = 200
+    assert obtain(remote(server), tmp_path).read_bytes() == CONTENT
+    assert server.requests[-1][1] == "bytes=1000-"
+
+
+def test_too_little_space_is_known_before(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(download.shutil, "disk_usage", lambda path: space)
+    with pytest.raises(ResourceError, match=r"needs 1,048,576 bytes for .* has 1,000") as caught:
+        obtain(remote(server), tmp_path)
+    assert caught.value.exit_code == 5
+    assert files(tmp_path) == []
+
+
+def test_a_disk_that_fills_up_gets_its_space_back(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full(io.FileIO):
+        def write(self, block: bytes) -> int:  # type: ignore[override]
+            if self.tell():
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(block)
+
+    def opened(path: Path, mode: str, **options: str) -> IO[Any]:
+        return Full(path, "w") if mode == "wb" else open(path, mode, **options)
+
+    monkeypatch.setattr(download, "open", opened, raising=False)
+    with pytest.raises(ResourceError, match=r"no space left for .* after [\d,]+ bytes"):
+        obtain(remote(server), tmp_path)
+    assert files(tmp_path) == []
 
 
 def test_a_folder_that_cannot_be_written(server: Server, tmp_path: Path) -> None:

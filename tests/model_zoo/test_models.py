@@ -13,6 +13,7 @@ from cortado.netdef import blueprint
 from cortado.netdef.summary import summarize
 from cortado.proto.errors import ConfigError
 from cortado.proto.files import read_net
+from support.zoo_plans import counted
 
 MODELS = list(index.models().values())
 SMALL = [model.name for model in MODELS if model.parameters < 1_000_000]
@@ -24,7 +25,7 @@ def names(models: list[index.Model]) -> list[str]:
 
 @pytest.mark.parametrize("model", MODELS, ids=names(MODELS))
 def test_numbers_of_the_net_for_use(model: index.Model) -> None:
-    plan = zoo.plan(model)
+    plan = counted(model.name).plan
     assert plan.outputs == ["prob"]
     assert math.prod(plan.blob_shapes["prob"]) == model.classes
     assert [source.top_shapes for source in plan.sources] == [((1, *model.input),)]
@@ -44,7 +45,7 @@ def test_builds_for_learning_and_testing(model: index.Model, phase: str) -> None
     assert set(losses) <= set(plan.outputs)
     if phase == "TEST":
         assert any(step.type == "Accuracy" for step in plan.steps)
-    used = {param.name for param in zoo.plan(model).params}
+    used = {param.name for param in counted(model.name).plan.params}
     assert used <= {param.name for param in plan.params}
 
 
@@ -76,15 +77,25 @@ def test_every_folder_is_in_the_index_and_is_complete() -> None:
         readme = (model.folder / "README.md").read_text("utf-8")
         assert model.title in readme
         assert f"{model.parameters:,}" in readme
+        assert f"{model.macs:,}" in readme
+        assert model.paper in readme
+        assert str(model.preprocessing) in readme
+        assert "## Weights" in readme
+        assert model.top1 is None or f"top-1 {model.top1:g} %" in readme
+        assert all(entry.licence in readme for entry in model.own_weights)
 
 
 def test_solvers_can_be_read() -> None:
     from cortado.proto.files import read_solver
+    from cortado.solvers.requirements import faults
+    from cortado.solvers.rules import find
 
     for model in MODELS:
-        solver = read_solver(model.solver_file).message
+        document = read_solver(model.solver_file)
+        solver = document.message
         assert solver.net.endswith(f"{model.name}/net.prototxt")
         assert solver.max_iter > 0
+        assert not list(faults(find(solver.type).requirements, document))
 
 
 def test_unknown_names_get_the_nearest() -> None:

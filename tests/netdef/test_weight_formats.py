@@ -12,7 +12,14 @@ from torch import nn
 
 from cortado.netdef import Net
 from cortado.netdef.state_dicts import read_state_dict, write_state_dict
-from cortado.netdef.torch_names import NameRules, match, to_torch_names, to_weights
+from cortado.netdef.torch_names import (
+    NameRules,
+    Rename,
+    match,
+    modules_of,
+    to_torch_names,
+    to_weights,
+)
 from cortado.proto.caffe_pb2 import NetParameter
 from cortado.proto.errors import SnapshotError, WeightsError
 from cortado.proto.recognise import PICKLE, ZIP
@@ -84,29 +91,85 @@ def test_the_old_torch_format_loads(twin: Twin, tmp_path: Path) -> None:
     assert equal(subject, twin)
 
 
-def test_wrapped_and_prefixed_state_dicts_load(twin: Twin, tmp_path: Path) -> None:
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "model."])
+def test_wrapped_and_prefixed_state_dicts_load(twin: Twin, tmp_path: Path, prefix: str) -> None:
     path = tmp_path / "checkpoint.pth"
-    prefixed = {f"module.{name}": value for name, value in twin.state_dict().items()}
+    prefixed = {f"{prefix}{name}": value for name, value in twin.state_dict().items()}
     torch.save({"epoch": 3, "state_dict": prefixed}, path)
     subject = net()
     subject.load(path)
     assert equal(subject, twin)
 
 
+def test_a_part_on_several_devices_loads(twin: Twin, tmp_path: Path) -> None:
+    """Old recipes for AlexNet and VGG wrap only the convolutions."""
+    path = tmp_path / "checkpoint.pth"
+    state = twin.state_dict()
+    torch.save({key.replace("features.", "features.module."): state[key] for key in state}, path)
+    subject = net()
+    assert not subject.load(path).untouched
+    assert equal(subject, twin)
+
+
+RENAMED = NET.replace("features.0", "conv1").replace("features.1.affine", "scale1")
+RENAMED = RENAMED.replace("features.1", "bn1").replace('"fc" type', '"ip" type')
+
+
 def test_modules_match_in_order_or_by_renaming(twin: Twin) -> None:
-    text = NET.replace("features.0", "conv1").replace("features.1.affine", "scale1")
-    text = text.replace("features.1", "bn1").replace('"fc" type', '"ip" type')
-    renames = (("^features.0", "conv1"), ("^features.1", "bn1"), ("^fc", "ip"))
-    for rules in (NameRules(in_order=True), NameRules(renames)):
-        subject = net(text)
-        subject.load(to_weights(twin.state_dict(), subject.steps, "twin", rules))
+    state = dict(sorted(twin.state_dict().items(), reverse=True))  # their order says nothing
+    renames = (Rename("^features.0", "conv1"), Rename("^features.1", "bn1"), Rename("^fc", "ip"))
+    for rules in (NameRules(modules=("features.0", "features.1", "fc")), NameRules(renames)):
+        subject = net(RENAMED)
+        subject.load(to_weights(state, subject.steps, "twin", rules))
         assert equal(subject, twin)
 
 
+def test_weights_without_a_head_match_in_order(twin: Twin) -> None:
+    rules = NameRules(modules=modules_of(twin.state_dict()))
+    body = {key: value for key, value in twin.state_dict().items() if not key.startswith("fc")}
+    subject = net(RENAMED)
+    report = subject.load(to_weights(body, subject.steps, "body", rules))
+    assert report.copied == ["conv1", "bn1", "scale1"]
+    assert report.untouched == ["ip"]
+
+
 def test_in_order_needs_as_many_modules_as_layers(twin: Twin) -> None:
-    state = {k: v for k, v in twin.state_dict().items() if not k.startswith("fc")}
     with pytest.raises(WeightsError, match=r"2 modules .* 3 layers"):
-        match(state, net().steps, NameRules(in_order=True))
+        match(twin.state_dict(), net().steps, NameRules(modules=("features.0", "fc")))
+
+
+@pytest.mark.parametrize(
+    ("key", "becomes"),
+    [
+        ("blocks.0.0.w", "unit1.w"),
+        ("blocks.2.1.w", "unit4.w"),
+        ("blocks.3.0.w", "blocks.3.0.w"),  # there are three stages
+        ("stem.w", "stem.w"),
+    ],
+)
+def test_blocks_of_stages_are_counted_through(key: str, becomes: str) -> None:
+    rename = Rename(r"^blocks\.(?P<stage>\d)\.(?P<block>\d)\.", "unit{n}.", (1, 2, 3))
+    assert rename.apply(key) == becomes
+
+
+def test_a_convolution_over_everything_is_a_product(twin: Twin) -> None:
+    state = twin.state_dict()
+    state["fc.weight"] = state["fc.weight"].reshape(5, 4, 6, 6)
+    subject = net()
+    subject.load(to_weights(state, subject.steps, "twin"))
+    assert equal(subject, twin)
+
+
+def test_statistics_go_on_moving_as_in_torch(twin: Twin) -> None:
+    text = NET.replace("eps: 1e-5", "eps: 1e-5 moving_average_fraction: 0.9")
+    subject = net(text, phase="TRAIN")
+    subject.load(to_weights(twin.state_dict(), subject.steps, "twin"))
+    images = torch.randn(2, 3, 8, 8)
+    subject(data=images)
+    twin.train()(images)
+    back = to_torch_names(subject.layer_blobs(), subject.steps, twin.state_dict())
+    for key in ("features.1.running_mean", "features.1.running_var"):
+        assert torch.allclose(back[key], twin.state_dict()[key], rtol=1e-5)
 
 
 def test_torch_names_round_trip(twin: Twin) -> None:

@@ -52,6 +52,8 @@ BASE = 'net: "nets/mlp_softmax.prototxt" base_lr: 0.1 lr_policy: "fixed" max_ite
         (BASE.replace("fixed", "stepp"), "did you mean 'step'?"),
         (BASE + 'type: "Adma"', "did you mean 'Adam'?"),
         (BASE + 'type: "AdaGrad" momentum: 0.9', "momentum must be 0, got 0.9 (type AdaGrad"),
+        (BASE + 'type: "RMSProp" momentum: 0.9', "must be 0; RMSPropMomentum has one, got 0.9"),
+        (BASE + 'type: "RMSPropMomentum"', "momentum must be at least 0 and below 1"),
         (BASE + 'train_net: "x"', "names 2 nets to train"),
         (BASE.replace("net:", "weights:"), "names no net to train"),
         (BASE.replace("nets/mlp_softmax", "nets/nothing"), "nets/nothing.prototxt: no such file"),

@@ -110,6 +110,38 @@ def test_agrees_with_torch(rule: str) -> None:
     agree(found[: len(weights)], weights, rtol=2e-5)
 
 
+def rmsprop_in_torch(**options) -> list[torch.Tensor]:
+    """Weights after updates by torch's RMSProp, with the gradients and rates of :func:`run`."""
+    weights = tensors(1)
+    optimiser = torch.optim.RMSprop(weights, lr=0.05, **options)
+    for number in range(8):
+        for weight, gradient in zip(weights, tensors(100 + number), strict=True):
+            weight.grad = gradient.detach().clone()
+        for group in optimiser.param_groups:
+            group["lr"] = 0.05 / (1 + number)
+        optimiser.step()
+    return weights
+
+
+@pytest.mark.parametrize("momentum", [0.9, 0.0])
+def test_rmsprop_with_momentum_agrees_with_torch(momentum: float) -> None:
+    wanted = rmsprop_in_torch(alpha=0.9, eps=1e-3, weight_decay=0.01, momentum=momentum)
+    fields = {"rms_decay": 0.9, "delta": 1e-3, "weight_decay": 0.01}
+    found = run(solver("RMSPropMomentum", momentum=momentum, **fields), steps=8)
+    agree(found[: len(wanted)], wanted, rtol=2e-5)
+    if not momentum:
+        agree(run(solver("RMSProp", **fields), steps=8)[: len(wanted)], wanted, rtol=2e-5)
+
+
+def test_delta_may_be_inside_the_root() -> None:
+    """As TensorFlow has it; the first update shows it alone."""
+    fields = {"rms_decay": 0.9, "delta": 0.25, "delta_inside_root": True}
+    found = run(solver("RMSPropMomentum", **fields), steps=1)
+    for after, before, gradient in zip(found, tensors(1), tensors(100), strict=False):
+        change = 0.05 * gradient / (0.1 * gradient**2 + 0.25).sqrt()
+        assert torch.allclose(after, before - change, rtol=1e-5, atol=1e-7)
+
+
 def reference(rule: str, settings: SolverParameter, steps: int = 6) -> list[torch.Tensor]:
     """The rules torch does not have, from their papers, one number after the other in double."""
     weights = [weight.detach().double() for weight in tensors(1)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -58,7 +58,8 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
             if page.cuts:
                 page.cuts -= 1
                 body = body[: page.cut]
-            self.wfile.write(body)
+            with suppress(ConnectionError):  # a client that has seen enough
+                self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:
             pass

@@ -36,22 +36,45 @@ def constant(value: float) -> str:
 
 
 class Writer:
-    """Collects layers as text; ``blob`` is the top of the last one."""
+    """Collects layers as text; ``blob`` is the top of the last one.
+
+    Without a ``transform`` images come with their channels as torchvision's nets have them.
+    """
 
     def __init__(self, name: str, crop: int, batch: int, transform: str) -> None:
         self.text = f'name: "{name}"\n'
-        self.blob = "data"
+        images = "data" if transform else "bgr"
         for phase, mirror, source, size in (
             ("TRAIN", "true", "train", batch),
             ("TEST", "false", "val", 50),
         ):
             self.text += (
-                f'layer {{ name: "data" type: "Data" top: "data" top: "label" '
+                f'layer {{ name: "data" type: "Data" top: "{images}" top: "label" '
                 f"include {{ phase: {phase} }} "
                 f"transform_param {{ mirror: {mirror} crop_size: {crop} {transform} }} "
                 f'data_param {{ source: "examples/imagenet/ilsvrc12_{source}_lmdb" '
                 f"batch_size: {size} backend: LMDB }} }}\n"
             )
+        self.blob = "data"
+        if not transform:
+            self._normalised_channels(crop)
+
+    def _normalised_channels(self, crop: int) -> None:
+        """Red, green and blue as torchvision wants them, or an input that has them so."""
+        learning, deployed = 'include { not_stage: "deploy" }', 'include { stage: "deploy" }'
+        tops = 'top: "blue" top: "green" top: "red"'
+        self.text += f'layer {{ name: "channels" type: "Slice" bottom: "bgr" {tops} {learning} }}\n'
+        for channel, mean, deviation in (
+            ("red", 0.485, 0.229),
+            ("green", 0.456, 0.224),
+            ("blue", 0.406, 0.225),
+        ):
+            power = f"scale: {1 / (255 * deviation)} shift: {-mean / deviation}"
+            more = f"{learning} power_param {{ {power} }}"
+            self.layer("Power", channel, more, bottoms=[channel])
+        self.layer("Concat", "rgb", learning, top="data", bottoms=["red", "green", "blue"])
+        shape = f"input_param {{ shape {{ dim: 1 dim: 3 dim: {crop} dim: {crop} }} }}"
+        self.text += f'layer {{ name: "data" type: "Input" top: "data" {deployed} {shape} }}\n'
 
     def layer(
         self, kind: str, name: str, more: str = "", top: str = "", bottoms: Sequence[str] = ()
@@ -124,7 +147,7 @@ def bvlc_alexnet() -> Writer:
 
 @net
 def vgg19() -> Writer:
-    w = Writer("VGG_ILSVRC_19_layers", 224, 64, means(103.939, 116.779, 123.68))
+    w = Writer("vgg19", 224, 64, transform="")
     for stage, (count, outputs) in enumerate(
         ((2, 64), (2, 128), (4, 256), (4, 512), (4, 512)), start=1
     ):
@@ -134,7 +157,7 @@ def vgg19() -> Writer:
             w.place("ReLU", f"relu{stage}_{i}")
         w.pool(f"pool{stage}", "MAX", "kernel_size: 2 stride: 2")
     for i in (6, 7):
-        w.fc(f"fc{i}", 4096, f"{gaussian(0.005)} {constant(0)}")
+        w.fc(f"fc{i}", 4096, f"{gaussian(0.01)} {constant(0)}")
         w.relu_drop(i, 0.5)
     w.fc("fc8", 1000, f"{gaussian(0.01)} {constant(0)}")
     return w.classified()

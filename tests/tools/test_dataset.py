@@ -5,23 +5,24 @@ The files are tiny ones in the real formats, written here and served over HTTP f
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
+import hashlib
 import io
+import shutil
 import struct
 import tarfile
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cortado.proto import caffe_pb2
-from cortado.proto.errors import DataError, ResourceError
+from cortado.proto.errors import DataError
 from cortado.tools import cli
 from cortado.tools.datasets import formats
-from cortado.tools.datasets.download import RemoteFile, md5_of, obtain
 from cortado.tools.datasets.known import DATASETS
+from support.file_server import Page, serving
 
 RNG = np.random.default_rng(0)
 DIGITS = {
@@ -164,7 +165,7 @@ def test_ilsvrc12_that_does_not_fit_is_refused(tmp_path, capsys):
 @pytest.mark.parametrize("name", sorted(DATASETS))
 def test_missing_files_are_named(name, tmp_path, capsys):
     assert cli.main(["dataset", name, f"--source={tmp_path}", f"--out={tmp_path}"]) == 3
-    assert f"{DATASETS[name].files[0].name} is missing" in capsys.readouterr().err
+    assert f"{next(iter(DATASETS[name].files))} is missing" in capsys.readouterr().err
 
 
 def test_unknown_data_set(capsys):
@@ -201,122 +202,73 @@ def test_broken_archives(content, message, tmp_path):
         list(formats.cifar_images(path, ["missing.bin"]))
 
 
-class Server:
-    """Serves ``content`` at any path; the first replies end after ``cuts`` bytes."""
-
-    def __init__(self, content: bytes, cuts: list[int]) -> None:
-        self.ranges: list[str | None] = []
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                wanted = self.headers.get("Range")
-                outer.ranges.append(wanted)
-                start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted else 0
-                if self.path.startswith("/missing"):
-                    self.send_error(404)
-                    return
-                if start >= len(content):
-                    self.send_error(416)
-                    return
-                self.send_response(206 if wanted else 200)
-                body = content[start:]
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body[: cuts.pop(0)] if cuts else body)
-
-            def log_message(self, *args: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+@pytest.fixture
+def server():
+    with serving() as running:
+        yield running
 
 
 @pytest.fixture
-def serve():
-    servers: list[Server] = []
-
-    def start(content: bytes, cuts: list[int] | None = None) -> Server:
-        servers.append(Server(content, cuts or []))
-        return servers[-1]
-
-    yield start
-    for each in servers:
-        each.server.shutdown()
-        each.server.server_close()
+def cifar10(tmp_path, monkeypatch, server):
+    """The data set, with the checksum of the small archive that the server has."""
+    write_cifar10(tmp_path)
+    archive = tmp_path / "cifar-10-binary.tar.gz"
+    digits = hashlib.md5(archive.read_bytes(), usedforsecurity=False).hexdigest()
+    dataset = dataclasses.replace(DATASETS["cifar10"], files={archive.name: digits})
+    monkeypatch.setitem(DATASETS, "cifar10", dataset)
+    server.pages[f"/{archive.name}"] = Page(archive.read_bytes())
+    return server.pages[f"/{archive.name}"]
 
 
-CONTENT = RNG.bytes(200_000)
+def download(server, out, address=""):
+    return cli.main(["dataset", "cifar10", f"--url={address or server.address}", f"--out={out}"])
 
 
-@pytest.fixture
-def wanted(tmp_path):
-    (tmp_path / "original").write_bytes(CONTENT)
-    return RemoteFile("file.bin", md5_of(tmp_path / "original"))
+def test_dataset_by_download(tmp_path, server, cifar10):
+    out = tmp_path / "out"
+    for _ in range(2):  # the second time it is there
+        assert download(server, out) == 0
+        assert len(records(out / "cifar10_train_lmdb")) == 10
+        for part in ("train", "test"):
+            shutil.rmtree(out / f"cifar10_{part}_lmdb")
+    assert len(server.requests) == 1
 
 
-def test_download_and_no_second_one(tmp_path, serve, wanted):
-    server = serve(CONTENT)
-    for _ in range(2):
-        assert obtain(wanted, server.url, tmp_path).read_bytes() == CONTENT
-    assert server.ranges == [None]
-    assert not (tmp_path / "file.bin.part").exists()
+def test_a_file_that_is_not_the_published_one_is_fetched_again(tmp_path, server, cifar10):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "cifar-10-binary.tar.gz").write_bytes(b"half")
+    assert download(server, tmp_path / "out") == 0
+    assert len(server.requests) == 1
 
 
-def test_a_download_goes_on_where_it_was_cut(tmp_path, serve, wanted):
-    server = serve(CONTENT, cuts=[70_000, 50_000])
-    for have in (70_000, 120_000):
-        with pytest.raises(ResourceError, match="again to go on"):
-            obtain(wanted, server.url, tmp_path)
-        assert (tmp_path / "file.bin.part").stat().st_size == have
-    assert obtain(wanted, server.url, tmp_path).read_bytes() == CONTENT
-    assert server.ranges == [None, "bytes=70000-", "bytes=120000-"]
+def test_a_download_goes_on_where_it_was_cut(tmp_path, server, cifar10):
+    cifar10.cut, cifar10.cuts = 1000, 2
+    assert download(server, tmp_path / "out") == 0
+    assert [asked for _, asked in server.requests] == ["", "bytes=1000-", "bytes=2000-"]
 
 
-def test_a_part_that_is_complete_is_only_checked(tmp_path, serve, wanted):
-    (tmp_path / "file.bin.part").write_bytes(CONTENT)
-    assert obtain(wanted, serve(CONTENT).url, tmp_path).read_bytes() == CONTENT
-
-
-def test_another_content_is_refused_and_deleted(tmp_path, serve, wanted):
-    with pytest.raises(DataError, match=r"checksum is .*, must be"):
-        obtain(wanted, serve(b"<html>").url, tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["original"]
+def test_another_content_is_refused_as_data(tmp_path, server, cifar10, capsys):
+    cifar10.content = b"something else"
+    assert download(server, tmp_path / "out") == 3
+    assert "md5 is" in capsys.readouterr().err
+    assert not list((tmp_path / "out").glob("*.gz"))
 
 
 @pytest.mark.parametrize(
-    ("url", "message"),
+    ("address", "code", "message"),
     [
-        ("file:///etc", "only http and https"),
-        ("http://127.0.0.1:9", "--source DIR"),
-        ("{server}/missing", "answers 404"),
+        ("ftp://127.0.0.1", 2, "only http, https"),
+        ("http://127.0.0.1:9", 5, "--source DIR"),
+        ("{server}/missing", 3, "answers 404"),
     ],
 )
-def test_servers_that_do_not_deliver(url, message, tmp_path, serve, wanted):
-    with pytest.raises(ResourceError, match=message):
-        obtain(wanted, url.format(server=serve(CONTENT).url), tmp_path)
-    assert not (tmp_path / "file.bin").exists()
+def test_servers_that_do_not_deliver(address, code, message, tmp_path, server, cifar10, capsys):
+    assert download(server, tmp_path / "out", address.format(server=server.address)) == code
+    assert message in capsys.readouterr().err
 
 
-def test_dataset_by_download(tmp_path, serve, monkeypatch, capsys):
-    """The whole command against a server, with the checksum of the file that is served."""
-    import dataclasses
-
-    from cortado.tools.datasets import known
-
-    write_cifar10(tmp_path)
-    archive = tmp_path / "cifar-10-binary.tar.gz"
-    file = RemoteFile(archive.name, md5_of(archive))
-    dataset = dataclasses.replace(DATASETS["cifar10"], files=(file,))
-    monkeypatch.setitem(known.DATASETS, "cifar10", dataset)
-    server = serve(archive.read_bytes())
-    out = tmp_path / "out"
-    assert cli.main(["dataset", "cifar10", f"--url={server.url}", f"--out={out}"]) == 0
-    assert len(records(out / "cifar10_train_lmdb")) == 10
-
-
-def test_without_a_network_the_command_says_what_to_do(tmp_path, capsys):
-    code = cli.main(["dataset", "mnist", "--url=http://127.0.0.1:9", f"--out={tmp_path}"])
-    assert code == 5
-    assert "--source DIR" in capsys.readouterr().err
+@pytest.mark.parametrize("name", sorted(DATASETS))
+def test_the_files_of_data_sets_have_plain_names(name):
+    remote = DATASETS[name].remote()
+    assert [each.name for each in remote] == list(DATASETS[name].files)
+    assert all(len(each.checksum.digits) == 32 for each in remote)

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import io
+import os
+import pickle
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 import torch
 
 from cortado.model_zoo import index, zoo
+from cortado.model_zoo.download import Checksum, RemoteFile
 from cortado.netdef import Net
 from cortado.netdef.state_dicts import write_state_dict
 from cortado.proto.caffe_pb2 import NetParameter
 from cortado.proto.files import read_net
 from cortado.proto.text import parse
 from cortado.tools.cli import main
+from support.file_server import Page, Server, serving
 
 
 def run(*words: str) -> int:
@@ -66,21 +74,114 @@ def test_shipped_weights_know_their_digits(name: str) -> None:
     assert (found == torch.from_numpy(digits.target)).float().mean() > 0.98
 
 
-def test_shipped_weights_are_verified(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("zoo", "verify", "lenet_digits") == 0
+def test_shipped_weights_are_verified(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("zoo", "verify", "lenet_digits", "resnet_digits") == 0
     assert "4 layers" in capsys.readouterr().out
+    entry = index.find("lenet_digits").find_weights()
+    assert entry.shipped is not None
+    other = tmp_path / "weights.safetensors"
+    other.write_bytes(entry.shipped.read_bytes()[:-1] + b"x")
+    monkeypatch.setattr(index.Model, "find_weights", lambda *_: replace(entry, shipped=other))
+    assert run("zoo", "verify", "lenet_digits") == 4
+    assert "sha256 is" in capsys.readouterr().err
+
+
+def published_as(entry: index.WeightsEntry, url: str, digits: str) -> index.WeightsEntry:
+    checksum = Checksum("sha256", digits)
+    return replace(entry, checksum=checksum, remote=RemoteFile(url, checksum, max_bytes=10**7))
+
+
+class Canary:
+    """Unpickling this makes a folder: proof that code ran."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (self.path,)
+
+
+@pytest.fixture
+def publish(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[Page, str], Server]]:
+    """A function that lets a server give a page in the place of SqueezeNet's weights."""
+    monkeypatch.setenv("CORTADO_HOME", str(tmp_path / "home"))
+    entry = index.find("squeezenet1_1").find_weights()
+    with serving() as server:
+
+        def publish(page: Page, digits: str = "") -> Server:
+            server.pages["/w.pth"] = page
+            digits = digits or sha256(page.content).hexdigest()
+            published = published_as(entry, f"{server.address}/w.pth", digits)
+            monkeypatch.setattr(index.Model, "weights", lambda self: {entry.name: published})
+            return server
+
+        yield publish
+
+
+@pytest.mark.parametrize(
+    ("page", "digits", "code", "message"),
+    [
+        (Page(status=404), "", 4, "answers 404"),
+        (Page(status=503), "", 5, "503 Service"),
+        (Page(b"<html>", kind="text/html"), "", 4, "HTML page"),
+        (Page(b"abc"), "0123456789", 4, "sha256 is ba7816bf8f, must be 0123456789"),
+        (Page(b"abc" * 999, ranges=False, cut=7, cuts=99), "", 4, "incomplete, 7 bytes came"),
+        (Page(status=302, location="file:///etc/passwd"), "", 4, "not followed"),
+        (Page(bytes(10**7 + 1)), "", 4, "at most 10,000,000"),
+    ],
+    ids=["missing", "overloaded", "html", "other", "short", "redirect", "large"],
+)
+def test_downloads_that_fail_leave_nothing(
+    publish: Callable[..., Server],
+    page: Page,
+    digits: str,
+    code: int,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    publish(page, digits)
+    assert run("zoo", "pull", "squeezenet1_1") == code
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    left = [path for path in (tmp_path / "home").rglob("*") if path.is_file()]
+    assert [path.suffix for path in left] == [".lock"]
+
+
+def test_a_pickle_with_the_right_checksum_runs_no_code(
+    publish: Callable[..., Server], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    publish(Page(pickle.dumps({"features.0.weight": Canary(tmp_path / "canary")})))
+    assert run("zoo", "pull", "squeezenet1_1") == 0
+    assert run("zoo", "verify", "squeezenet1_1") == 4
+    assert "could run code" in capsys.readouterr().err
+    assert not (tmp_path / "canary").exists()
+
+
+def test_weights_of_another_model_do_not_fit(
+    publish: Callable[..., Server], capsys: pytest.CaptureFixture[str]
+) -> None:
+    buffer = io.BytesIO()
+    weight, bias = torch.ones(96, 3, 7, 7), torch.ones(96)  # as SqueezeNet 1.0 has them
+    torch.save({"features.0.weight": weight, "features.0.bias": bias}, buffer)
+    publish(Page(buffer.getvalue()))
+    assert run("zoo", "pull", "squeezenet1_1") == 0
+    assert run("zoo", "verify", "squeezenet1_1") == 4
+    error = capsys.readouterr().err
+    assert "do not fit (1): conv1 (" in error
+    assert "[96, 3, 7, 7] in the file" in error
 
 
 def test_pull_from_a_mirror_and_load(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A stand-in for torchvision's file, with its own digest in the index."""
-    from dataclasses import replace
-    from hashlib import sha256
-
     import torchvision
-
-    from cortado.model_zoo.download import Checksum, RemoteFile
 
     twin = torchvision.models.squeezenet1_1(weights=None)
     usb = tmp_path / "usb"
@@ -89,10 +190,8 @@ def test_pull_from_a_mirror_and_load(
     digits = sha256((usb / "w.pth").read_bytes()).hexdigest()[:8]
     model = index.find("squeezenet1_1")
     entry = next(iter(model.weights().values()))
-    remote = RemoteFile("https://publisher.example/w.pth", Checksum("sha256", digits))
-    monkeypatch.setattr(
-        index.Model, "weights", lambda self: {entry.name: replace(entry, remote=remote)}
-    )
+    published = published_as(entry, "https://publisher.example/w.pth", digits)
+    monkeypatch.setattr(index.Model, "weights", lambda self: {entry.name: published})
     monkeypatch.setenv("CORTADO_HOME", str(tmp_path / "home"))
     assert run("zoo", "pull", "squeezenet1_1", "--mirror", f"file://{usb}") == 0
     path = Path(capsys.readouterr().out.strip())

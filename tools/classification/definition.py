@@ -13,7 +13,7 @@ from ...layers.data.preprocessing import BGR, of_layer
 from ...layers.data.transform import Picture
 from ...layers.imports import import_named
 from ...layers.registry import find
-from ...model_zoo import index, zoo
+from ...model_zoo import index, published_names, zoo
 from ...netdef.blueprint import load_definition
 from ...netdef.deploy import deploy
 from ...netdef.state import State, effective_layers
@@ -107,7 +107,7 @@ def _of_zoo(name: str, wish: Wish) -> Definition:
     net = zoo.deployed(model)
     return Definition(
         name, net, zoo.INPUT, weights, [("the zoo", way.to_message(zoo.INPUT))], 0,
-        zoo.class_names(model.name), rules=zoo.rules(model),
+        zoo.class_names(model.name), rules=published_names.rules(model),
     )  # fmt: skip
 
 

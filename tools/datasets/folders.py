@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...proto.errors import DataError
-from ..progress import steps
+from ..output.bars import steps
 
 if TYPE_CHECKING:
     from ...layers.data.lists import ListedImage
