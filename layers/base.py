@@ -112,6 +112,9 @@ class Layer(nn.Module):
     #: False for layers that cannot be asked for gradients (Accuracy, ArgMax ...): the net gives
     #: them detached bottoms.
     differentiable: ClassVar[bool] = True
+    #: False for layers whose passes may differ although bottoms, blobs and random numbers are the
+    #: same, or that do more than compute their tops (code of the user's own): they run every time.
+    repeatable: ClassVar[bool] = True
 
     def __init__(self) -> None:
         super().__init__()

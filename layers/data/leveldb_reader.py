@@ -19,6 +19,7 @@ from typing import TypeVar
 
 from ...proto.errors import DataError
 from .snappy import decompress, varint
+from .stamps import stamp
 
 _BLOCK = 32768
 _LOG_HEADER = 7
@@ -81,6 +82,12 @@ class LevelDatabase:
             last = key
             if kind == _VALUE:
                 yield memoryview(key), value
+
+    def fingerprint(self) -> str:
+        """A text that changes when the records may have changed."""
+        kept = (".ldb", ".sst", ".log")
+        files = sorted(path for path in self._folder.iterdir() if path.suffix in kept)
+        return " ".join(map(stamp, files))
 
     def close(self) -> None:
         """Forget the mapped files; they are unmapped when no record refers to them any more."""

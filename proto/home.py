@@ -1,0 +1,14 @@
+"""The folder for what can be downloaded or computed again."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def home() -> Path:
+    """CORTADO_HOME, or ``cortado`` in the user's cache folder."""
+    if folder := os.environ.get("CORTADO_HOME"):
+        return Path(folder)
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "cortado"
