@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from ..proto import caffe_pb2
 from ..proto.errors import LayerError
-from .base import Context, Layer, between, canonical_axis, exactly
+from .base import Context, Layer, Shape, between, canonical_axis, exactly
 from .losses import ClassifyingLayer, check_labels, read_ignore_label, split_labels, widened
 from .registry import register
 
@@ -63,7 +64,7 @@ class Accuracy(ClassifyingLayer):
         )
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        check_labels(x.shape, labels.shape, self.axis)
+        self.top_shapes(tuple(x.shape), tuple(labels.shape))
         outer, inner = prod(x.shape[: self.axis]), prod(x.shape[self.axis + 1 :])
         classes = x.shape[self.axis]
         scores = x.detach().reshape(outer, classes, inner)
@@ -82,6 +83,11 @@ class Accuracy(ClassifyingLayer):
         zeros, flat = right.new_zeros(classes), index.reshape(-1)
         hits = zeros.index_add(0, flat, right.reshape(-1))
         return accuracy, hits / zeros.index_add(0, flat, each.reshape(-1)).clamp(min=1)
+
+    def top_shapes(self, *bottoms: Shape) -> Sequence[Shape]:
+        scores, labels = bottoms
+        check_labels(scores, labels, self.axis)
+        return [(), (scores[self.axis],)] if self.per_class else [()]
 
 
 @register("ArgMax")

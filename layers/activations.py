@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..proto import caffe_pb2
 from ..proto.errors import LayerError
+from . import quirks
 from .base import Context, Layer
 from .registry import register
 
@@ -21,6 +22,7 @@ class Elementwise(Layer):
     """Base of the layers that work on each element alone, so that a top may replace its bottom."""
 
     allows_in_place = True
+    keeps_shape = True
 
 
 @register("ReLU")
@@ -119,10 +121,30 @@ class Swish(Elementwise):
 class BNLL(Elementwise):
     """Binomial normal log likelihood, y = log(1 + exp(x)), without overflow for large x.
 
+    In place, ``caffe_quirks`` of the net gives Caffe's gradient, that at y.
+
     Torch: ``F.softplus`` with beta 1 and threshold 40.
     """
 
+    def __init__(self, *, quirk: bool = False) -> None:
+        super().__init__()
+        self.quirk = quirk
+
+    @classmethod
+    def from_message(cls, message: caffe_pb2.LayerParameter, context: Context) -> BNLL:
+        return cls(quirk=quirks.asked_for(context))
+
     def forward(self, x: Tensor) -> Tensor:
+        if not self.quirk:
+            return self.rectified(x)
+        y: Tensor = quirks.SlopeOfTop.apply(
+            x, self.rectified, lambda top, grad: grad * torch.sigmoid(top)
+        )
+        return y
+
+    @staticmethod
+    def rectified(x: Tensor) -> Tensor:
+        """log(1 + exp(x))."""
         # The threshold is where exp(-x) no longer counts in float64 next to x.
         return F.softplus(x, threshold=40.0)
 
@@ -142,13 +164,16 @@ class AbsVal(Elementwise):
 class Clip(Elementwise):
     """y = x held between ``min`` and ``max``; the gradient passes at both bounds.
 
+    In place, ``caffe_quirks`` of the net gives Caffe's gradient, which passes everywhere.
+
     Torch: ``torch.clamp``, the same but for its gradient at the bounds.
     """
 
     message_field = "clip_param"
 
-    def __init__(self, low: float, high: float) -> None:
+    def __init__(self, low: float, high: float, *, quirk: bool = False) -> None:
         super().__init__()
+        self.quirk = quirk
         self.low = low
         self.high = high
 
@@ -162,10 +187,16 @@ class Clip(Elementwise):
             raise LayerError(
                 f"min must be at most max, got {param.min:g} and {param.max:g}", "clip_param.min"
             )
-        return cls(param.min, param.max)
+        return cls(param.min, param.max, quirk=quirks.asked_for(context))
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = _Clip.apply(x, self.low, self.high)
+        y: Tensor
+        if self.quirk:
+            y = quirks.SlopeOfTop.apply(
+                x, lambda bottom: bottom.clamp(self.low, self.high), lambda top, grad: grad
+            )
+            return y
+        y = _Clip.apply(x, self.low, self.high)
         return y
 
 

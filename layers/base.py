@@ -92,9 +92,9 @@ class Layer(nn.Module):
     its message as class attributes, takes plain arguments in ``__init__``, and reads them from
     a LayerParameter in :meth:`from_message`. Its parameters are declared by :meth:`add_blob`, in
     Caffe's order, on the meta device: memory is only taken when the net has been checked as a
-    whole (:meth:`materialize`). Top shapes are found by running ``forward`` on meta tensors, so
-    ``forward`` must state every shape rule, by raising a LayerError where torch would not
-    complain clearly.
+    whole (:meth:`materialize`). Top shapes are found by running ``forward`` on meta tensors unless
+    :meth:`top_shapes` knows them, so ``forward`` must state every shape rule, by raising a
+    LayerError where torch would not complain clearly.
     """
 
     type: ClassVar[str] = ""  # type: ignore[assignment]  # nn.Module.type() casts; .to() does too
@@ -112,6 +112,8 @@ class Layer(nn.Module):
     #: False for layers that cannot be asked for gradients (Accuracy, ArgMax ...): the net gives
     #: them detached bottoms.
     differentiable: ClassVar[bool] = True
+    #: Whether the top has the shape of the first bottom, for every one that can be built.
+    keeps_shape: ClassVar[bool] = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -177,9 +179,21 @@ class Layer(nn.Module):
 
     def infer(self, bottoms: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Meta tensors of the tops for meta tensors of the bottoms."""
+        shapes = self.top_shapes(*(tuple(x.shape) for x in bottoms))
+        if shapes is not None:
+            return tuple(torch.empty(shape, device="meta") for shape in shapes)
         with torch.no_grad():
             tops = self(*bottoms)
         return (tops,) if isinstance(tops, Tensor) else tuple(tops)
+
+    def top_shapes(self, *bottoms: Shape) -> Sequence[Shape] | None:
+        """Shapes of the tops for bottoms of these shapes, or None: they follow from ``forward``.
+
+        Common layers give them, since torch imports its compiler, which takes a second, to run the
+        first operation on meta tensors. What cannot work raises the LayerError that ``forward``
+        raises.
+        """
+        return bottoms[:1] if self.keeps_shape else None
 
     def label_range(self, bottoms: Sequence[Shape]) -> LabelRange | None:
         """Which bottom holds class labels and their range, for bottoms of these shapes.

@@ -30,6 +30,7 @@ class BatchNorm(Layer):
 
     message_field = "batch_norm_param"
     allows_in_place = True
+    keeps_shape = True
 
     mean: Tensor
     variance: Tensor

@@ -14,17 +14,20 @@ from ..proto import caffe_pb2
 from ..proto.errors import LayerError
 from .base import Context, between, canonical_axis
 from .losses import (
+    CAFFE_LOSS_FIELDS,
     VALID,
     ClassifyingLayer,
     LossLayer,
     check_labels,
     normalizer,
-    read_ignore_label,
+    read_loss_param,
     split_labels,
     widened,
 )
 from .registry import register
 
+L1: int = caffe_pb2.HingeLossParameter.L1
+L2: int = caffe_pb2.HingeLossParameter.L2
 #: Probabilities below this are taken as this in a logarithm.
 PROBABILITY_FLOOR = 1e-20
 
@@ -53,20 +56,17 @@ class HingeLoss(LossLayer, ClassifyingLayer):
     """
 
     message_field = "hinge_loss_param"
+    idle_loss_fields = CAFFE_LOSS_FIELDS
 
-    def __init__(self, squared: bool = False) -> None:
+    def __init__(self, norm: int = L1) -> None:
         super().__init__()
-        self.squared = squared
-
-    @classmethod
-    def from_message(cls, message: caffe_pb2.LayerParameter, context: Context) -> HingeLoss:
-        return cls(message.hinge_loss_param.norm == caffe_pb2.HingeLossParameter.L2)
+        self.norm = norm
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
         scores, index = _rows(x, labels)
         sign = torch.ones_like(scores).scatter(1, index, -1.0)
         margin = torch.relu(torch.addcmul(torch.ones((), device=x.device), scores, sign))
-        total = (margin * margin if self.squared else margin).sum()
+        total = (margin * margin if self.norm == L2 else margin).sum()
         return total / max(1, scores.shape[0])
 
 
@@ -78,6 +78,8 @@ class MultinomialLogisticLoss(LossLayer, ClassifyingLayer):
 
     Torch: ``F.nll_loss``, which takes logarithms.
     """
+
+    idle_loss_fields = CAFFE_LOSS_FIELDS
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
         probabilities, index = _rows(x, labels)
@@ -134,8 +136,7 @@ class InfogainLoss(LossLayer, ClassifyingLayer):
         return cls(
             axis,
             matrix,
-            ignore_label=read_ignore_label(message.loss_param),
-            normalization=message.loss_param.normalization,
+            **read_loss_param(message.loss_param, ("ignore_label", "normalization")),
             with_softmax=context.num_tops == 2,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from ..proto import caffe_pb2
 from ..proto.errors import LayerError
-from .base import Context, Layer, at_least, canonical_axis
+from .base import Context, Layer, Shape, at_least, canonical_axis
 from .registry import register
 
 
@@ -35,19 +36,20 @@ class Concat(Layer):
         return cls(axis)
 
     def forward(self, *bottoms: Tensor) -> Tensor:
-        first = bottoms[0].shape
-        for index, x in enumerate(bottoms):
-            same = (
-                a == b or i == self.axis
-                for i, (a, b) in enumerate(zip(first, x.shape, strict=False))
-            )
-            if x.dim() != len(first) or not all(same):
+        self.top_shapes(*(tuple(x.shape) for x in bottoms))
+        return torch.cat(bottoms, self.axis)
+
+    def top_shapes(self, *bottoms: Shape) -> Sequence[Shape]:
+        first, axis = bottoms[0], self.axis
+        before, after = first[:axis], first[axis + 1 :]
+        for index, shape in enumerate(bottoms):
+            if (shape[:axis], shape[axis + 1 :]) != (before, after):
                 raise LayerError(
-                    f"the bottoms must have equal shapes except at axis {self.axis}, got "
-                    f"{tuple(first)} and {tuple(x.shape)}",
+                    f"the bottoms must have equal shapes except at axis {axis}, got "
+                    f"{first} and {shape}",
                     f"bottom.{index}",
                 )
-        return torch.cat(bottoms, self.axis)
+        return [(*before, sum(shape[axis] for shape in bottoms), *after)]
 
 
 @register("Slice")

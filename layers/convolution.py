@@ -91,20 +91,29 @@ class _Filtering(Layer):
 
     def _one(self, x: Tensor) -> Tensor:
         axis = self.windows.axis
-        spatial = x.shape[axis + 1 :]
-        if (
-            x.dim() <= axis
-            or x.shape[axis] != self.channels
-            or len(spatial) != len(self.windows.kernel)
-        ):
-            raise LayerError(
-                f"every bottom must have {self.channels} channels at axis {axis} and "
-                f"{len(self.windows.kernel)} spatial axes, got shape {tuple(x.shape)}"
-            )
+        self._top_shape(tuple(x.shape))
         if axis == 1:
             return self.filter(x)
         y = self.filter(x.reshape(-1, *x.shape[axis:]))
         return y.reshape(*x.shape[:axis], *y.shape[1:])
+
+    def top_shapes(self, *bottoms: Shape) -> Sequence[Shape]:
+        return [self._top_shape(shape) for shape in bottoms]
+
+    def _top_shape(self, shape: Shape) -> Shape:
+        axis = self.windows.axis
+        spatial = shape[axis + 1 :]
+        if (
+            len(shape) <= axis
+            or shape[axis] != self.channels
+            or len(spatial) != len(self.windows.kernel)
+        ):
+            raise LayerError(
+                f"every bottom must have {self.channels} channels at axis {axis} and "
+                f"{len(self.windows.kernel)} spatial axes, got shape {shape}"
+            )
+        sizes = self.windows.transposed if self.transposed else self.windows.convolved
+        return (*shape[:axis], self.num_output, *sizes(spatial))
 
     def filter(self, x: Tensor) -> Tensor:
         """The top for a bottom with one batch axis."""
@@ -126,7 +135,6 @@ class Convolution(_Filtering):
 
     def filter(self, x: Tensor) -> Tensor:
         w = self.windows
-        w.check_fit(x.shape[2:])
         bias = self.bias if self.bias_term else None
         count = len(w.kernel)
         if count in _CONVOLVE:
@@ -166,13 +174,6 @@ class Deconvolution(_Filtering):
 
     def filter(self, x: Tensor) -> Tensor:
         w = self.windows
-        for size, kernel, stride, pad, dilation in zip(
-            x.shape[2:], w.kernel, w.stride, w.pad, w.dilation, strict=True
-        ):
-            if stride * (size - 1) + dilation * (kernel - 1) + 1 - 2 * pad < 1:
-                raise LayerError(
-                    f"a pad of {pad} leaves nothing of the top", "convolution_param.pad"
-                )
         return _DECONVOLVE[len(w.kernel)](
             x,
             self.weight,

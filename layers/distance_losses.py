@@ -8,7 +8,7 @@ from torch import Tensor
 from ..proto import caffe_pb2
 from ..proto.errors import LayerError
 from .base import Context, between, exactly
-from .losses import BATCH_SIZE, LossLayer, normalizer, read_normalization, widened
+from .losses import BATCH_SIZE, LossLayer, normalizer, read_loss_param, widened
 from .registry import register
 
 
@@ -38,8 +38,8 @@ class SmoothL1Loss(LossLayer):
 
     @classmethod
     def from_message(cls, message: caffe_pb2.LayerParameter, context: Context) -> SmoothL1Loss:
-        normalization = read_normalization(message.loss_param, BATCH_SIZE)
-        return cls(message.smooth_l1_loss_param.beta, normalization)
+        given = read_loss_param(message.loss_param, ("normalization",), BATCH_SIZE)
+        return cls(message.smooth_l1_loss_param.beta, **given)
 
     def forward(self, a: Tensor, b: Tensor, factors: Tensor | None = None) -> Tensor:
         for index, other in enumerate((b, factors), 1):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from ..proto import caffe_pb2
 from ..proto.errors import LayerError
-from .base import Context, Layer, at_least
-from .quirks import SumInPlace
+from . import quirks
+from .base import Context, Layer, Shape, at_least
 from .registry import register
 
 SUM: int = caffe_pb2.EltwiseParameter.SUM
@@ -57,17 +59,13 @@ class Eltwise(Layer):
                 f"got {len(coeff)}",
                 "eltwise_param.coeff",
             )
-        quirk = context.caffe_quirks and context.in_place and param.operation == SUM
-        return cls(param.operation, coeff, quirk=quirk)
+        if param.operation != SUM:
+            quirks.refuse(context, "the products and maxima of Eltwise")
+        return cls(param.operation, coeff, quirk=quirks.asked_for(context))
 
     def forward(self, *bottoms: Tensor) -> Tensor:
         y = bottoms[0]
-        for index, x in enumerate(bottoms):
-            if x.shape != y.shape:
-                raise LayerError(
-                    f"the bottoms must have one shape, got {tuple(y.shape)} and {tuple(x.shape)}",
-                    f"bottom.{index}",
-                )
+        self.top_shapes(*(tuple(x.shape) for x in bottoms))
         if self.operation == SUM:
             return self._sum(bottoms)
         for index, x in enumerate(bottoms[1:]):
@@ -77,10 +75,19 @@ class Eltwise(Layer):
                 y = torch.where(y > x, y, x) if index == 0 else torch.where(x > y, x, y)
         return y
 
+    def top_shapes(self, *bottoms: Shape) -> Sequence[Shape]:
+        for index, shape in enumerate(bottoms):
+            if shape != bottoms[0]:
+                raise LayerError(
+                    f"the bottoms must have one shape, got {bottoms[0]} and {shape}",
+                    f"bottom.{index}",
+                )
+        return bottoms[:1]
+
     def _sum(self, bottoms: tuple[Tensor, ...]) -> Tensor:
         coeff = self.coeff or (1.0,) * len(bottoms)
         if self.quirk:
-            summed: Tensor = SumInPlace.apply(coeff, *bottoms)
+            summed: Tensor = quirks.SumInPlace.apply(coeff, *bottoms)
             return summed
         y = bottoms[0] if coeff[0] == 1 else bottoms[0] * coeff[0]
         for factor, x in zip(coeff[1:], bottoms[1:], strict=True):

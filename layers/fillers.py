@@ -17,7 +17,8 @@ from ..proto import caffe_pb2
 from ..proto.errors import LayerError, nearest
 
 #: Fills a CPU tensor in place, drawing from torch's global generator. It is also called once on a
-#: meta tensor, when the blob is declared, so that it can refuse a shape it cannot fill.
+#: meta tensor, when the blob is declared, so that it can refuse a shape it cannot fill; it computes
+#: nothing then, as torch would import its compiler to do so.
 Filler = Callable[[Tensor], None]
 
 #: Reads a FillerParameter whose place in the LayerParameter is the given dotted path.
@@ -74,6 +75,16 @@ def constant(value: float) -> Filler:
     return fill
 
 
+def _draw_uniform(blob: Tensor, low: float, high: float) -> None:
+    if not blob.is_meta:
+        blob.uniform_(low, high)
+
+
+def _draw_normal(blob: Tensor, mean: float, std: float) -> None:
+    if not blob.is_meta:
+        blob.normal_(mean, std)
+
+
 @filler_type("constant")
 def _read_constant(message: caffe_pb2.FillerParameter, path: str) -> Filler:
     return constant(message.value)
@@ -87,7 +98,7 @@ def _read_uniform(message: caffe_pb2.FillerParameter, path: str) -> Filler:
         raise LayerError(f"min must be at most max, got {low:g} and {high:g}", f"{path}.min")
 
     def fill(blob: Tensor) -> None:
-        blob.uniform_(low, high)
+        _draw_uniform(blob, low, high)
 
     return fill
 
@@ -107,7 +118,7 @@ def _read_gaussian(message: caffe_pb2.FillerParameter, path: str) -> Filler:
         )
 
     def fill(blob: Tensor) -> None:
-        blob.normal_(mean, std)
+        _draw_normal(blob, mean, std)
         if sparse == -1:
             return
         outputs = blob.shape[0] if blob.dim() else 1
@@ -116,7 +127,8 @@ def _read_gaussian(message: caffe_pb2.FillerParameter, path: str) -> Filler:
                 f"sparse must be at most the first axis of the blob ({outputs}), got {sparse}",
                 f"{path}.sparse",
             )
-        blob.mul_(torch.empty_like(blob).bernoulli_(sparse / outputs))
+        if not blob.is_meta:
+            blob.mul_(torch.empty_like(blob).bernoulli_(sparse / outputs))
 
     return fill
 
@@ -126,6 +138,8 @@ def _read_positive_unitball(message: caffe_pb2.FillerParameter, path: str) -> Fi
     """Uniform in [0, 1), then each row (first axis) scaled to the sum 1."""
 
     def fill(blob: Tensor) -> None:
+        if blob.is_meta:
+            return
         rows = blob.uniform_(0, 1).view(blob.shape[0] if blob.dim() else 1, -1)
         rows.div_(rows.sum(1, keepdim=True))
 
@@ -139,7 +153,7 @@ def _read_xavier(message: caffe_pb2.FillerParameter, path: str) -> Filler:
 
     def fill(blob: Tensor) -> None:
         bound = math.sqrt(3.0 / _fan(blob, mode))
-        blob.uniform_(-bound, bound)
+        _draw_uniform(blob, -bound, bound)
 
     return fill
 
@@ -150,7 +164,7 @@ def _read_msra(message: caffe_pb2.FillerParameter, path: str) -> Filler:
     mode = message.variance_norm
 
     def fill(blob: Tensor) -> None:
-        blob.normal_(0.0, math.sqrt(2.0 / _fan(blob, mode)))
+        _draw_normal(blob, 0.0, math.sqrt(2.0 / _fan(blob, mode)))
 
     return fill
 
@@ -184,6 +198,8 @@ def _read_bilinear(message: caffe_pb2.FillerParameter, path: str) -> Filler:
                 f"got shape {tuple(blob.shape)}",
                 f"{path}.type",
             )
+        if blob.is_meta:
+            return
         size = blob.shape[3]
         factor = math.ceil(size / 2)
         centre = (size - 1) / (2.0 * factor)

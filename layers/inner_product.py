@@ -46,6 +46,7 @@ class InnerProduct(Layer):
         super().__init__()
         self.axis = axis
         self.inputs = inputs
+        self.num_output = num_output
         self.transpose = transpose
         self.bias_term = bias_term
         shape = (inputs, num_output) if transpose else (num_output, inputs)
@@ -73,13 +74,17 @@ class InnerProduct(Layer):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        if prod(x.shape[self.axis :]) != self.inputs:
-            raise LayerError(
-                f"the axes from {self.axis} must hold {self.inputs} values, as when the layer was "
-                f"built; got shape {tuple(x.shape)}"
-            )
+        self.top_shapes(tuple(x.shape))
         weight = self.weight.t() if self.transpose else self.weight
         return linear(x.flatten(self.axis), weight, self.bias if self.bias_term else None)
+
+    def top_shapes(self, *bottoms: Shape) -> Sequence[Shape]:
+        if prod(bottoms[0][self.axis :]) != self.inputs:
+            raise LayerError(
+                f"the axes from {self.axis} must hold {self.inputs} values, as when the layer was "
+                f"built; got shape {bottoms[0]}"
+            )
+        return [(*bottoms[0][: self.axis], self.num_output)]
 
     def macs(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
         return prod(bottoms[0][: self.axis]) * self.weight.numel()

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from math import prod
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from ..proto import caffe_pb2
 from ..proto.errors import LayerError
-from .base import LabelRange, Layer, Shape, exactly
+from .base import Context, LabelRange, Layer, Shape, exactly
 
 FULL: int = caffe_pb2.LossParameter.FULL
 VALID: int = caffe_pb2.LossParameter.VALID
 BATCH_SIZE: int = caffe_pb2.LossParameter.BATCH_SIZE
 NONE: int = caffe_pb2.LossParameter.NONE
+
+
+#: Fields that Caffe's schema has for every loss, though some do not read them.
+CAFFE_LOSS_FIELDS = ("ignore_label", "normalization", "normalize")
 
 
 class ClassifyingLayer(Layer):
@@ -36,9 +41,42 @@ class LossLayer(Layer):
     bottoms = exactly(2)
     default_loss_weight = 1.0
     automatic_tops = True
+    #: Fields of ``loss_param`` that may be given and change nothing, as in Caffe.
+    idle_loss_fields: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def from_message(cls, message: caffe_pb2.LayerParameter, context: Context) -> Layer:
+        read_loss_param(message.loss_param, cls.idle_loss_fields)
+        return super().from_message(message, context)
 
 
-def read_normalization(param: caffe_pb2.LossParameter, default: int) -> int:
+def read_loss_param(
+    param: caffe_pb2.LossParameter,
+    uses: Collection[str],
+    normalization: int = VALID,
+    classes: int = 0,
+) -> dict[str, Any]:
+    """The fields that a layer ``uses``, as arguments of its constructor.
+
+    ``normalization`` is that of a layer which names none; ``classes`` counts those that
+    ``class_weight`` must have. LayerError for a field that is given and not used.
+    """
+    for field, _ in param.ListFields():
+        if field.name not in uses and (field.name, "normalization" in uses) != ("normalize", True):
+            raise LayerError(
+                f"{field.name} has no meaning for this loss and must not be given",
+                f"loss_param.{field.name}",
+            )
+    found = {
+        "ignore_label": read_ignore_label(param),
+        "normalization": _read_normalization(param, normalization),
+        "class_weight": _read_class_weight(param, classes),
+        "label_smoothing": param.label_smoothing,
+    }
+    return {name: value for name, value in found.items() if name in uses}
+
+
+def _read_normalization(param: caffe_pb2.LossParameter, default: int) -> int:
     """``normalization``, or what the older ``normalize`` means, or ``default``."""
     if param.HasField("normalization"):
         return param.normalization
@@ -53,7 +91,7 @@ def read_ignore_label(
     return param.ignore_label if param.HasField("ignore_label") else None
 
 
-def read_class_weight(param: caffe_pb2.LossParameter, classes: int) -> tuple[float, ...] | None:
+def _read_class_weight(param: caffe_pb2.LossParameter, classes: int) -> tuple[float, ...] | None:
     """``class_weight``, None where it is not given; LayerError unless there are ``classes``."""
     weights = tuple(param.class_weight)
     if weights and len(weights) != classes:
@@ -77,13 +115,15 @@ def normalizer(mode: int, outer: int, inner: int, counted: Tensor | None) -> flo
     """
     if mode == VALID and counted is not None:
         return counted.sum().clamp(min=1)
-    return float(max(1, {BATCH_SIZE: outer, NONE: 1}.get(mode, outer * inner)))
+    if mode == NONE:
+        return 1.0
+    return float(max(1, outer if mode == BATCH_SIZE else outer * inner))
 
 
 def check_labels(scores: Shape, labels: Shape, axis: int) -> None:
     """LayerError unless there is one label for each position of ``scores`` without ``axis``."""
-    positions = prod(scores) // max(1, scores[axis])
-    if prod(labels) != positions:
+    if prod(labels) * scores[axis] != prod(scores):
+        positions = prod(scores) // max(1, scores[axis])
         raise LayerError(
             f"scores of shape {tuple(scores)} with the classes at axis {axis} need {positions} "
             f"labels, got {prod(labels)} (shape {tuple(labels)})",

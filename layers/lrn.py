@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ..proto import caffe_pb2
 from ..proto.errors import LayerError
-from .base import Context, Layer
+from . import quirks
+from .base import Context, Layer, Shape
 from .registry import register
 
 
@@ -52,6 +53,7 @@ class LRN(Layer):
     @classmethod
     def from_message(cls, message: caffe_pb2.LayerParameter, context: Context) -> LRN:
         param = message.lrn_param
+        quirks.refuse(context, "LRN")
         if param.local_size % 2 == 0:
             raise LayerError(
                 f"local_size must be odd, got {param.local_size}", "lrn_param.local_size"
@@ -65,10 +67,7 @@ class LRN(Layer):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.dim() != 4:
-            raise LayerError(
-                f"the bottom must have 4 axes (N, C, H, W), got shape {tuple(x.shape)}", "bottom"
-            )
+        self.top_shapes(tuple(x.shape))
         if self.within_channel:
             size = self.local_size
             energy = F.avg_pool2d(x * x, size, 1, size // 2)
@@ -78,6 +77,13 @@ class LRN(Layer):
             return x * _inverse_power(scale, self.beta)
         y: Tensor = _AcrossChannels.apply(x, self.local_size, self.alpha, self.beta, self.k)
         return y
+
+    def top_shapes(self, *bottoms: Shape) -> Sequence[Shape]:
+        if len(bottoms[0]) != 4:
+            raise LayerError(
+                f"the bottom must have 4 axes (N, C, H, W), got shape {bottoms[0]}", "bottom"
+            )
+        return bottoms
 
 
 class _AcrossChannels(torch.autograd.Function):

@@ -10,7 +10,8 @@ from torch import Tensor
 from ..proto import caffe_pb2
 from ..proto.errors import LayerError
 from .base import Context, Layer, between, exactly
-from .recurrent import LSTMSteps, Recurrent
+from .recurrent import Recurrent
+from .recurrent_steps import LSTMSteps, run
 from .registry import register
 from .whole_sequences import WholeSequences
 
@@ -28,11 +29,16 @@ class LSTM(Recurrent):
     gradient. Blobs: ``weight_x``, ``bias``, with a static input ``weight_static``, then
     ``weight_h``. ``debug_info`` is refused. Hochreiter and Schmidhuber 1997.
 
+    Sequences that all begin at the first step of a forward are read by torch's fused kernel: on the
+    CPU that is found out, for float32 without a static input; ``whole_sequences`` says it for all
+    devices, as a GPU would have to be waited for, and cont of later steps is then not looked at.
+
     Beyond Caffe: with x as its only bottom the layer reads whole sequences, each from a state of
-    zeros, by torch's fused kernels. Then ``num_layers`` (1) may lie upon each other with dropout of
-    ``dropout_ratio`` between them, and with ``bidirectional`` a second set of weights reads each
-    sequence backward: the top is ``(T, N, 2 num_output)``, forward first. The blobs and the order
-    of the gates (i, f, g, o) are then those of torch.nn.LSTM.
+    zeros, by torch's fused kernels; a second bottom ``(N)`` may hold their lengths, up to T: the
+    top is zero after the end of a sequence. Then ``num_layers`` (1) may lie upon each other with
+    dropout of ``dropout_ratio`` between them, and with ``bidirectional`` a second set of weights
+    reads each sequence backward: the top is ``(T, N, 2 num_output)``, forward first. The blobs and
+    the order of the gates (i, f, g, o) are then those of torch.nn.LSTM.
 
     Torch: ``nn.LSTM`` has another order of gates (i, f, g, o), two biases, and no ``cont``.
     """
@@ -43,19 +49,44 @@ class LSTM(Recurrent):
 
     @classmethod
     def from_message(cls, message: caffe_pb2.LayerParameter, context: Context) -> Layer:
-        if len(context.shapes) == 1:
+        if len(context.shapes) == 1 or (len(context.shapes) == 2 and len(context.shapes[1]) == 1):
             return WholeLSTM.from_message(message, context)
-        for name in ("num_layers", "bidirectional", "dropout_ratio"):
-            if message.recurrent_param.HasField(name):
-                raise LayerError(
-                    f"{name} needs whole sequences: give x as the only bottom",
-                    f"recurrent_param.{name}",
-                )
         return super().from_message(message, context)
 
-    def steps(self, projected: Tensor, cont: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        tops: tuple[Tensor, ...] = LSTMSteps.apply(projected, cont, self.weight_h, *state)
-        return tops
+    def steps(self, x: Tensor, offset: Tensor, cont: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        if self.whole_sequences or (not self.static_inputs and _begins_at_once(x, cont)):
+            return self._fused(x, cont, *state)
+        return run(LSTMSteps, x, self.weight_x, offset, cont, self.weight_h, *state)
+
+    def _fused(
+        self, x: Tensor, cont: Tensor, hidden: Tensor, cell: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """By torch's kernel, whose gates are in the order i, f, g, o."""
+        weights = [_exchanged(blob) for blob in (self.weight_x, self.weight_h, self.bias)]
+        weights.append(torch.zeros_like(self.bias))
+        start = self._begin(cont, hidden, cell)
+        output, hidden, cell = torch.lstm(x, start, weights, True, 1, 0.0, False, False, False)
+        # Kernels of fewer bits must not change the type of what is carried over.
+        return output.to(x.dtype), hidden[0].detach().to(x.dtype), cell[0].detach().to(x.dtype)
+
+
+def _begins_at_once(x: Tensor, cont: Tensor) -> bool:
+    """Whether torch has a fused kernel that is faster, and no sequence begins after the first step.
+
+    Only the CPU is asked: elsewhere the answer would have to be waited for, and a traced graph
+    cannot depend on it.
+    """
+    if x.device.type != "cpu" or x.dtype != torch.float32 or torch.compiler.is_compiling():
+        return False
+    if not torch.backends.mkldnn.is_available() or torch.is_autocast_enabled("cpu"):
+        return False
+    first, later = cont[0], cont[1:]
+    return bool(((first == 0) | (first == 1)).all()) and bool((later == 1).all())
+
+
+def _exchanged(blob: Tensor) -> Tensor:
+    enter, forget, out, value = blob.chunk(4)
+    return torch.cat((enter, forget, value, out))
 
 
 class WholeLSTM(WholeSequences):
@@ -63,9 +94,10 @@ class WholeLSTM(WholeSequences):
 
     gates = 4
 
-    def run(self, x: Tensor, state: Tensor, weights: list[Tensor], active: bool) -> Tensor:
-        arguments = (self.bias_term, self.num_layers, self.dropout_ratio, active)
-        y: Tensor = torch.lstm(x, (state, state), weights, *arguments, self.bidirectional, False)[0]
+    def kernel(
+        self, x: Tensor, state: Tensor, weights: list[Tensor], arguments: tuple[Any, ...]
+    ) -> Tensor:
+        y: Tensor = torch.lstm(x, (state, state), weights, *arguments)[0]
         return y
 
 

@@ -19,9 +19,7 @@ from .losses import (
     LossLayer,
     check_labels,
     normalizer,
-    read_class_weight,
-    read_ignore_label,
-    read_normalization,
+    read_loss_param,
     split_labels,
     widened,
 )
@@ -71,9 +69,12 @@ class FocalLoss(LossLayer, ClassifyingLayer):
         return cls(
             axis,
             gamma=param.gamma,
-            ignore_label=read_ignore_label(message.loss_param),
-            normalization=read_normalization(message.loss_param, VALID),
-            class_weight=read_class_weight(message.loss_param, shape[axis]),
+            **read_loss_param(
+                message.loss_param,
+                ("ignore_label", "normalization", "class_weight"),
+                VALID,
+                shape[axis],
+            ),
         )
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
@@ -115,13 +116,9 @@ class DiceLoss(LossLayer, ClassifyingLayer):
     @classmethod
     def from_message(cls, message: caffe_pb2.LayerParameter, context: Context) -> DiceLoss:
         param = message.dice_loss_param
-        for field, _ in message.loss_param.ListFields():
-            if field.name != "ignore_label":
-                raise LayerError(
-                    f"DiceLoss has no use for {field.name}", f"loss_param.{field.name}"
-                )
         axis = canonical_axis(param.axis, len(context.shapes[0]), "dice_loss_param.axis")
-        return cls(axis, smooth=param.smooth, ignore_label=read_ignore_label(message.loss_param))
+        given = read_loss_param(message.loss_param, ("ignore_label",))
+        return cls(axis, smooth=param.smooth, **given)
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
         check_labels(x.shape, labels.shape, self.axis)
@@ -172,7 +169,7 @@ class CTCLoss(LossLayer):
         return cls(
             blank=param.blank,
             zero_infinity=param.zero_infinity,
-            normalization=read_normalization(message.loss_param, BATCH_SIZE),
+            **read_loss_param(message.loss_param, ("normalization",), BATCH_SIZE),
         )
 
     def forward(self, x: Tensor, labels: Tensor, steps: Tensor | None = None) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..proto import caffe_pb2
 from ..proto.errors import LayerError
+from . import quirks
 from .base import Context, Layer
 from .registry import register
 
@@ -25,6 +26,7 @@ class MVN(Layer):
     """
 
     message_field = "mvn_param"
+    allows_in_place = True
 
     def __init__(
         self,
@@ -41,6 +43,8 @@ class MVN(Layer):
     @classmethod
     def from_message(cls, message: caffe_pb2.LayerParameter, context: Context) -> MVN:
         param = message.mvn_param
+        if param.normalize_variance:
+            quirks.refuse(context, "MVN")
         return cls(
             normalize_variance=param.normalize_variance,
             across_channels=param.across_channels,

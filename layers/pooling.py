@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from ..proto import caffe_pb2
 from ..proto.errors import LayerError
-from .base import TRAIN, Context, Layer, between
+from .base import TRAIN, Context, Layer, Shape, between
 from .registry import register
 
 MAX: int = caffe_pb2.PoolingParameter.MAX
@@ -150,15 +151,22 @@ class Pooling(Layer):
         )
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        if x.dim() != 4:
-            raise LayerError(
-                f"the bottom must have 4 axes (N, C, H, W), got shape {tuple(x.shape)}", "bottom"
-            )
-        sizes = (x.shape[2], x.shape[3])
-        grid = make_grid(sizes, self.kernel or sizes, self.stride, self.pad, self.ceil_mode)
+        grid = self._grid(tuple(x.shape))
         if self.with_mask:
             return maximum_with_mask(x, grid)
         return pooled(x, grid, self.pool, self.sampling)
+
+    def top_shapes(self, *bottoms: Shape) -> Sequence[Shape]:
+        top = (*bottoms[0][:2], *self._grid(bottoms[0]).out)
+        return [top, top] if self.with_mask else [top]
+
+    def _grid(self, shape: Shape) -> Grid:
+        if len(shape) != 4:
+            raise LayerError(
+                f"the bottom must have 4 axes (N, C, H, W), got shape {shape}", "bottom"
+            )
+        sizes = (shape[2], shape[3])
+        return make_grid(sizes, self.kernel or sizes, self.stride, self.pad, self.ceil_mode)
 
 
 def _pair(param: caffe_pb2.PoolingParameter, single: str, prefix: str) -> Pair | None:

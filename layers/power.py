@@ -9,9 +9,9 @@ from torch import Tensor
 
 from ..proto import caffe_pb2
 from ..proto.errors import LayerError
+from . import quirks
 from .activations import Elementwise
 from .base import Context
-from .quirks import PowerInPlace
 from .registry import register
 
 
@@ -39,13 +39,13 @@ class Power(Elementwise):
     @classmethod
     def from_message(cls, message: caffe_pb2.LayerParameter, context: Context) -> Power:
         param = message.power_param
-        quirk = context.caffe_quirks and context.in_place
+        quirk = quirks.asked_for(context)
         return cls(param.power, param.scale, param.shift, quirk=quirk)
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.quirk:
             return self.raised(x)
-        y: Tensor = PowerInPlace.apply(
+        y: Tensor = quirks.PowerInPlace.apply(
             x, self.raised(x.detach()), self.power, self.scale, self.shift
         )
         return y
@@ -91,13 +91,18 @@ class Exp(Elementwise):
 class Log(Elementwise):
     """y = log(shift + scale * x) to ``base``; -1, the default, means e. Scale 1, shift 0.
 
+    In place, ``caffe_quirks`` of the net gives Caffe's gradient.
+
     Torch: ``torch.log`` of a linear function, to any base.
     """
 
     message_field = "log_param"
 
-    def __init__(self, base: float = -1.0, scale: float = 1.0, shift: float = 0.0) -> None:
+    def __init__(
+        self, base: float = -1.0, scale: float = 1.0, shift: float = 0.0, *, quirk: bool = False
+    ) -> None:
         super().__init__()
+        self.quirk = quirk
         log_base = _natural_log(base, "log_param.base")
         if log_base == 0:
             raise LayerError("base must not be 1, whose logarithms do not exist", "log_param.base")
@@ -108,9 +113,20 @@ class Log(Elementwise):
     @classmethod
     def from_message(cls, message: caffe_pb2.LayerParameter, context: Context) -> Log:
         param = message.log_param
-        return cls(param.base, param.scale, param.shift)
+        quirk = quirks.asked_for(context)
+        return cls(param.base, param.scale, param.shift, quirk=quirk)
 
     def forward(self, x: Tensor) -> Tensor:
+        if not self.quirk:
+            return self.logarithm(x)
+        y: Tensor = quirks.SlopeOfTop.apply(x, self.logarithm, self._square_of_slope)
+        return y
+
+    def _square_of_slope(self, y: Tensor, grad: Tensor) -> Tensor:
+        return (self.outer * self.scale / (self.scale * y + self.shift)) ** 2
+
+    def logarithm(self, x: Tensor) -> Tensor:
+        """log(shift + scale * x) to the base."""
         y = x if self.scale == 1 else x * self.scale
         if self.shift:
             y = y + self.shift

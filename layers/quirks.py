@@ -2,11 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from ..proto.errors import LayerError
+from .base import Context
+
+
+def asked_for(context: Context) -> bool:
+    """Whether the net wants Caffe's mistakes of this layer in place."""
+    return context.caffe_quirks and context.in_place
+
+
+def refuse(context: Context, what: str) -> None:
+    """LayerError if the net wants a mistake with which nothing can be trained."""
+    if asked_for(context):
+        raise LayerError(
+            f"Caffe computes {what} in place from values that it has overwritten, which "
+            "caffe_quirks does not repeat: give the top a name of its own",
+            "top",
+        )
+
+
+class SlopeOfTop(torch.autograd.Function):
+    """``function`` of each element, whose slope is taken where the top is: it lies on the bottom.
+
+    ``slope`` gives it from the top and the gradient that comes in.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        function: Callable[[Tensor], Tensor],
+        slope: Callable[[Tensor, Tensor], Tensor],
+    ) -> Tensor:
+        y = function(x)
+        ctx.save_for_backward(y)
+        ctx.slope = slope
+        return y.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (y,) = ctx.saved_tensors
+        return ctx.slope(y, grads[0]), None, None
 
 
 class PowerInPlace(torch.autograd.Function):

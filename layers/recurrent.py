@@ -1,15 +1,10 @@
-"""RNN and LSTM: what they share, and the passes through time.
-
-The input is projected for all steps in one product, the steps then do one product each with as few
-further operations as possible, and backward collects the gates' gradients of all steps for one
-product a weight. Where sequences begin is data (``cont``), so nothing waits for the device.
-"""
+"""RNN and LSTM of Caffe: bottoms, blobs, and the state that is carried over."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -20,6 +15,7 @@ from . import fillers
 from .base import Arity, Context, Layer, Shape, between
 from .fillers import Filler
 from .linear import linear
+from .losses import widened
 
 
 class Recurrent(Layer):
@@ -32,6 +28,9 @@ class Recurrent(Layer):
     states: ClassVar[tuple[str, ...]] = ("hidden",)
     #: Rows of the input weights for each output.
     gates: ClassVar[int] = 1
+
+    #: Whether sequences begin at the first step only, so that fused kernels may read them.
+    whole_sequences: bool = False
 
     weight_x: Tensor
     weight_h: Tensor
@@ -73,6 +72,13 @@ class Recurrent(Layer):
                 "there is no unrolled net here to log: debug_info must be false",
                 "recurrent_param.debug_info",
             )
+        for name in ("num_layers", "bidirectional", "dropout_ratio"):
+            if param.HasField(name):
+                raise LayerError(
+                    f"{name} needs an LSTM or GRU of whole sequences, whose bottoms are x, or x "
+                    "and lengths (N)",
+                    f"recurrent_param.{name}",
+                )
         exposed = len(cls.states) if param.expose_hidden else 0
         static = len(shapes) - 2 - exposed
         if static not in (0, 1):
@@ -88,7 +94,12 @@ class Recurrent(Layer):
                 f"the first bottom must have at least 2 axes (T, N, ...), got shape {shapes[0]}",
                 "bottom.0",
             )
-        return cls(
+        if static and param.whole_sequences:
+            raise LayerError(
+                "fused kernels take no static input: whole_sequences must be false",
+                "recurrent_param.whole_sequences",
+            )
+        layer = cls(
             prod(shapes[0][2:]),
             param.num_output,
             static_inputs=prod(shapes[2][1:]) if static else 0,
@@ -98,6 +109,8 @@ class Recurrent(Layer):
             ),
             bias_filler=fillers.from_message(param.bias_filler, "recurrent_param.bias_filler"),
         )
+        layer.whole_sequences = param.whole_sequences
+        return layer
 
     def forward(self, x: Tensor, cont: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
         if x.dim() < 2 or cont.shape != x.shape[:2] or prod(x.shape[2:]) != self.inputs:
@@ -107,8 +120,8 @@ class Recurrent(Layer):
                 "bottom.1",
             )
         batch = x.shape[1]
-        projected = linear(x.flatten(2), self.weight_x, self.bias)
-        exposed = others
+        x = widened(x.flatten(2))
+        offset, exposed = self.bias, others
         if self.static_inputs:
             static, *rest = others
             exposed = tuple(rest)
@@ -118,17 +131,25 @@ class Recurrent(Layer):
                     f"inputs, got {tuple(static.shape)}",
                     "bottom.2",
                 )
-            projected = projected + torch.mm(static.flatten(1), self.weight_static.t())
-        state = self._initial(exposed, projected)
-        output, *last = self.steps(projected, cont.to(projected.dtype).unsqueeze(2), *state)
+            offset = linear(static.flatten(1), self.weight_static, self.bias).to(x.dtype)
+        state = self._initial(exposed, x)
+        output, *last = self.steps(x, offset, cont.to(x.dtype).unsqueeze(2), *state)
         if self.expose_hidden:
             return (output, *(blob.unsqueeze(0) for blob in last))
         self._carry(last)
         return (output,)
 
-    def steps(self, projected: Tensor, cont: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        """The output ``(T, N, num_output)`` and the last state, from the projected input."""
+    def steps(self, x: Tensor, offset: Tensor, cont: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        """The output ``(T, N, num_output)`` and the last state.
+
+        ``x`` is ``(T, N, inputs)``, ``cont`` ``(T, N, 1)``; ``offset``, once for all steps, has the
+        bias and the static input.
+        """
         raise NotImplementedError
+
+    def _begin(self, cont: Tensor, *state: Tensor) -> list[Tensor]:
+        """The state as fused kernels take it: masked by the first ``cont``, ``(1, N, D)``."""
+        return [(blob * cont[0]).unsqueeze(0) for blob in state]
 
     def reset(self) -> None:
         """Forget the state, so that the next forward starts from zeros."""
@@ -142,9 +163,9 @@ class Recurrent(Layer):
         each = sum(weight.numel() for weight in weights.values() if weight.dim() == 2)
         return batch * (steps * each + (0 if static is None else static.numel()))
 
-    def _initial(self, exposed: tuple[Tensor, ...], projected: Tensor) -> list[Tensor]:
+    def _initial(self, exposed: tuple[Tensor, ...], x: Tensor) -> list[Tensor]:
         """The state before the first step, ``(N, num_output)`` each, without gradient."""
-        shape = (projected.shape[1], self.num_output)
+        shape = (x.shape[1], self.num_output)
         if self.expose_hidden:
             for index, blob in enumerate(exposed):
                 if blob.shape != (1, *shape):
@@ -155,118 +176,13 @@ class Recurrent(Layer):
             return [blob.detach()[0] for blob in exposed]
         found = [getattr(self, name) for name in self.states]
         same = all(
-            blob.shape == shape
-            and blob.dtype == projected.dtype
-            and blob.device == projected.device
+            blob.shape == shape and blob.dtype == x.dtype and blob.device == x.device
             for blob in found
         )
-        return [blob.clone() if same else projected.new_zeros(shape) for blob in found]
+        return [blob.clone() if same else x.new_zeros(shape) for blob in found]
 
     @torch.no_grad()
     def _carry(self, last: list[Tensor]) -> None:
         """Keep the state for the next forward."""
         for name, blob in zip(self.states, last, strict=True):
             setattr(self, name, blob.detach())
-
-
-class TanhSteps(torch.autograd.Function):
-    """h_t = tanh(projected_t + W (cont_t h_{t-1})) for all t, and h_T without gradient."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, projected: Tensor, cont: Tensor, weight: Tensor, hidden: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        turned = weight.t()
-        before, after = [], []
-        for step in range(projected.shape[0]):
-            before.append(hidden * cont[step])
-            hidden = torch.addmm(projected[step], before[-1], turned).tanh_()
-            after.append(hidden)
-        output = torch.stack(after)
-        ctx.save_for_backward(output, torch.stack(before), cont, weight)
-        last = hidden.clone()
-        ctx.mark_non_differentiable(last)
-        return output, last
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        output, before, cont, weight = ctx.saved_tensors
-        slope = torch.addcmul(torch.ones_like(output[:1]), output, output, value=-1)
-        inner: list[Tensor] = []
-        grad = grads[0][-1]
-        for step in range(output.shape[0] - 1, -1, -1):
-            inner.append(grad * slope[step])
-            if step:
-                back = torch.mm(inner[-1], weight)
-                grad = torch.addcmul(grads[0][step - 1], back, cont[step])
-        gates = torch.stack(inner[::-1])
-        return gates, None, torch.mm(gates.flatten(0, 1).t(), before.flatten(0, 1)), None
-
-
-class LSTMSteps(torch.autograd.Function):
-    """All steps of an LSTM from its projected input; h and c of the last without gradient.
-
-    As in Caffe, a fractional cont scales h and the forget gate, and the gate's gradient takes the
-    scaled gate for a sigmoid.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, projected: Tensor, cont: Tensor, weight: Tensor, hidden: Tensor, cell: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        turned = weight.t()
-        size = hidden.shape[1]
-        before, gates, cells, after = [], [], [cell], []
-        for step in range(projected.shape[0]):
-            before.append(hidden * cont[step])
-            gate = torch.addmm(projected[step], before[-1], turned)
-            gate[:, : 3 * size].sigmoid_()
-            gate[:, 3 * size :].tanh_()
-            enter, forget, out, value = gate.split(size, 1)
-            forget.mul_(cont[step])
-            cell = torch.addcmul(forget * cell, enter, value)
-            hidden = out * cell.tanh()
-            gates.append(gate)
-            cells.append(cell)
-            after.append(hidden)
-        output = torch.stack(after)
-        ctx.save_for_backward(
-            torch.stack(before), torch.stack(gates), torch.stack(cells), cont, weight
-        )
-        last_hidden, last_cell = hidden.clone(), cell.clone()
-        ctx.mark_non_differentiable(last_hidden, last_cell)
-        return output, last_hidden, last_cell
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        before, gates, cells, cont, weight = ctx.saved_tensors
-        steps, batch, size = before.shape
-        enter, forget, out, value = gates.split(size, 2)
-        squashed = cells[1:].tanh()
-        one = torch.ones((), dtype=gates.dtype, device=gates.device)
-        # What each gate's gradient is, as a multiple of that of the cell (of h for the third).
-        factors = torch.stack(
-            (
-                value * enter * (1 - enter),
-                cells[:-1] * forget * (1 - forget),
-                squashed * out * (1 - out),
-                enter * torch.addcmul(one, value, value, value=-1),
-            ),
-            2,
-        )
-        through = out * torch.addcmul(one, squashed, squashed, value=-1)
-        inner: list[Tensor] = []
-        grad = grads[0][-1]
-        grad_cell = torch.zeros_like(grad)
-        for step in range(steps - 1, -1, -1):
-            grad_cell = torch.addcmul(grad_cell, grad, through[step])
-            gate = factors[step] * grad_cell.unsqueeze(1)
-            gate[:, 2] = factors[step, :, 2] * grad
-            inner.append(gate.reshape(batch, 4 * size))
-            if step:
-                grad_cell = grad_cell * forget[step]
-                back = torch.mm(inner[-1], weight)
-                grad = torch.addcmul(grads[0][step - 1], back, cont[step])
-        all_gates = torch.stack(inner[::-1])
-        grad_weight = torch.mm(all_gates.flatten(0, 1).t(), before.flatten(0, 1))
-        return all_gates, None, grad_weight, None, None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from math import prod
-
 from torch import Tensor
 
 from ..proto import caffe_pb2
@@ -47,8 +45,7 @@ class Reduction(Layer):
             x = x.abs()
         elif self.operation == SUMSQ:
             x = x * x
-        count = prod(x.shape[self.axis :])
         axes = tuple(range(self.axis, x.dim()))
-        y = x.sum(axes) if axes else x
-        coeff = self.coeff / count if self.operation == MEAN else self.coeff
-        return y if coeff == 1 else y * coeff
+        if axes:
+            x = x.mean(axes) if self.operation == MEAN else x.sum(axes)
+        return x if self.coeff == 1 else x * self.coeff

@@ -7,10 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..proto import caffe_pb2
 from ..proto.errors import LayerError
-from .base import Context, exactly
-from .losses import LossLayer, widened
+from .base import exactly
+from .losses import CAFFE_LOSS_FIELDS, LossLayer, widened
 from .registry import register
 
 
@@ -21,6 +20,8 @@ class EuclideanLoss(LossLayer):
     Torch: ``F.mse_loss`` with ``reduction="sum"``, divided by 2 N.
     """
 
+    idle_loss_fields = CAFFE_LOSS_FIELDS
+
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         if a.numel() != b.numel() or a.shape[:1] != b.shape[:1]:
             raise LayerError(
@@ -28,8 +29,27 @@ class EuclideanLoss(LossLayer):
                 f"{tuple(b.shape)}",
                 "bottom.1",
             )
-        difference = (widened(a) - widened(b.reshape(a.shape))).reshape(-1)
-        return difference.dot(difference) * (0.5 / max(1, a.shape[0] if a.dim() else 1))
+        count = max(1, a.shape[0] if a.dim() else 1)
+        b = b if a.shape == b.shape else b.reshape(a.shape)
+        loss: Tensor = _HalfSquares.apply(widened(a), widened(b), 1.0 / count)
+        return loss
+
+
+class _HalfSquares(torch.autograd.Function):
+    """Half the sum of (a - b)^2, times ``factor``; both gradients come of one difference."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor, factor: float) -> Tensor:
+        ctx.save_for_backward(a, b)
+        ctx.factor = factor
+        difference = (a - b).reshape(-1)
+        return difference.dot(difference).mul_(0.5 * factor)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        a, b = ctx.saved_tensors
+        for_a = torch.sub(a, b).mul_(grads[0] * ctx.factor)
+        return for_a, -for_a if ctx.needs_input_grad[1] else None, None
 
 
 @register("ContrastiveLoss")
@@ -45,17 +65,13 @@ class ContrastiveLoss(LossLayer):
     """
 
     message_field = "contrastive_loss_param"
+    idle_loss_fields = CAFFE_LOSS_FIELDS
     bottoms = exactly(3)
 
     def __init__(self, margin: float = 1.0, legacy_version: bool = False) -> None:
         super().__init__()
         self.margin = margin
         self.legacy_version = legacy_version
-
-    @classmethod
-    def from_message(cls, message: caffe_pb2.LayerParameter, context: Context) -> ContrastiveLoss:
-        param = message.contrastive_loss_param
-        return cls(param.margin, param.legacy_version)
 
     def forward(self, a: Tensor, b: Tensor, similar: Tensor) -> Tensor:
         count = a.shape[0] if a.dim() else 0

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .fillers import Filler
-from .recurrent import Recurrent, TanhSteps
+from .recurrent import Recurrent
+from .recurrent_steps import TanhSteps, run
 from .registry import register
 
 
@@ -20,6 +22,9 @@ class RNN(Recurrent):
     ``expose_hidden`` a further bottom gives h_0 and a further top h_T, ``(1, N, num_output)``,
     both without gradient. Blobs: ``weight_x``, ``bias``, with a static input ``weight_static``,
     then ``weight_h``, ``weight_out``, ``bias_out``. ``debug_info`` is refused.
+
+    With ``whole_sequences`` cont of later steps than the first is taken to be 1, and a GPU reads
+    the sequences by torch's fused kernel; for the CPU torch has none.
 
     Torch: ``nn.RNN`` has no ``cont`` and no second map to the output.
     """
@@ -48,6 +53,14 @@ class RNN(Recurrent):
         self.add_blob("weight_out", (num_output, num_output), weight_filler)
         self.add_blob("bias_out", (num_output,), bias_filler)
 
-    def steps(self, projected: Tensor, cont: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        hidden, last = TanhSteps.apply(projected, cont, self.weight_h, *state)
+    def steps(self, x: Tensor, offset: Tensor, cont: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        if self.whole_sequences:
+            cont = torch.cat((cont[:1], torch.ones_like(cont[1:])))
+        if self.whole_sequences and x.device.type not in ("cpu", "meta"):
+            weights = [self.weight_x, self.weight_h, self.bias, torch.zeros_like(self.bias)]
+            (start,) = self._begin(cont, *state)
+            hidden, last = torch.rnn_tanh(x, start, weights, True, 1, 0.0, False, False, False)
+            hidden, last = hidden.to(x.dtype), last[0].detach().to(x.dtype)
+        else:
+            hidden, last = run(TanhSteps, x, self.weight_x, offset, cont, self.weight_h, *state)
         return F.linear(hidden, self.weight_out, self.bias_out).tanh(), last

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from ..proto import caffe_pb2
@@ -67,8 +68,11 @@ class Scale(Layer):
     def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
         weight = _aligned(x, self.weight if scale is None else scale, self.axis)
         if self.bias_term:
-            return torch.addcmul(_aligned(x, self.bias, self.axis), x, weight)
+            return (x * weight).add_(_aligned(x, self.bias, self.axis))
         return x * weight
+
+    def top_shapes(self, *bottoms: Shape) -> Sequence[Shape] | None:
+        return bottoms if len(bottoms) == 1 else None
 
 
 @register("Bias")
@@ -108,6 +112,9 @@ class Bias(Layer):
 
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         return x + _aligned(x, self.bias if bias is None else bias, self.axis)
+
+    def top_shapes(self, *bottoms: Shape) -> Sequence[Shape] | None:
+        return bottoms if len(bottoms) == 1 else None
 
 
 def _operand(

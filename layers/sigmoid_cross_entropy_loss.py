@@ -15,8 +15,7 @@ from .losses import (
     BATCH_SIZE,
     LossLayer,
     normalizer,
-    read_ignore_label,
-    read_normalization,
+    read_loss_param,
     widened,
 )
 from .registry import register
@@ -43,20 +42,20 @@ class SigmoidCrossEntropyLoss(LossLayer):
     def from_message(
         cls, message: caffe_pb2.LayerParameter, context: Context
     ) -> SigmoidCrossEntropyLoss:
-        return cls(
-            ignore_label=read_ignore_label(message.loss_param),
-            normalization=read_normalization(message.loss_param, BATCH_SIZE),
-        )
+        fields = ("ignore_label", "normalization")
+        return cls(**read_loss_param(message.loss_param, fields, BATCH_SIZE))
 
     def forward(self, x: Tensor, targets: Tensor) -> Tensor:
-        if x.numel() != targets.numel() or x.shape[:1] != targets.shape[:1]:
-            raise LayerError(
-                f"scores and targets must have the same count, got shapes {tuple(x.shape)} and "
-                f"{tuple(targets.shape)}",
-                "bottom.1",
-            )
+        if x.shape != targets.shape:
+            if x.numel() != targets.numel() or x.shape[:1] != targets.shape[:1]:
+                raise LayerError(
+                    f"scores and targets must have the same count, got shapes {tuple(x.shape)} and "
+                    f"{tuple(targets.shape)}",
+                    "bottom.1",
+                )
+            targets = targets.reshape(x.shape)
         outer = x.shape[0] if x.dim() else 1
-        targets = targets.detach().reshape(x.shape).to(widened(x).dtype)
+        targets = targets.detach().to(widened(x).dtype)
         counted = None
         if self.ignore_label is not None:
             counted = targets.trunc() != self.ignore_label

@@ -19,6 +19,7 @@ class Softmax(Layer):
 
     message_field = "softmax_param"
     allows_in_place = True
+    keeps_shape = True
 
     def __init__(self, axis: int = 1) -> None:
         super().__init__()

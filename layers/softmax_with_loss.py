@@ -12,16 +12,14 @@ from torch import Tensor
 
 from ..proto import caffe_pb2
 from ..proto.errors import LayerError
-from .base import Context, between, canonical_axis
+from .base import Context, Shape, between, canonical_axis
 from .losses import (
     VALID,
     ClassifyingLayer,
     LossLayer,
     check_labels,
     normalizer,
-    read_class_weight,
-    read_ignore_label,
-    read_normalization,
+    read_loss_param,
     split_labels,
     widened,
 )
@@ -29,6 +27,7 @@ from .registry import register
 
 #: Caffe takes the logarithm of probabilities not below the smallest normal float.
 FLOOR = torch.finfo(torch.float32).tiny
+LOSS_FIELDS = ("ignore_label", "normalization", "class_weight", "label_smoothing")
 #: What torch's own loss is told to pass over.
 IGNORED = -100
 
@@ -90,36 +89,46 @@ class SoftmaxWithLoss(LossLayer, ClassifyingLayer):
         axis = canonical_axis(message.softmax_param.axis, len(shape), "softmax_param.axis")
         return cls(
             axis,
-            ignore_label=read_ignore_label(message.loss_param),
-            normalization=read_normalization(message.loss_param, VALID),
             with_softmax=context.num_tops == 2,
-            class_weight=read_class_weight(message.loss_param, shape[axis]),
-            label_smoothing=message.loss_param.label_smoothing,
+            **read_loss_param(message.loss_param, LOSS_FIELDS, VALID, shape[axis]),
         )
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        if labels.dim() and x.shape[0] != labels.shape[0]:
-            raise LayerError(
-                f"scores and labels must have the same first axis, got shapes {tuple(x.shape)} "
-                f"and {tuple(labels.shape)}",
-                "bottom.1",
-            )
-        if labels.shape == x.shape and x.shape[self.axis] > 1:
+        sizes = x.shape
+        outer, inner = prod(sizes[: self.axis]), prod(sizes[self.axis + 1 :])
+        if labels.numel() != outer * inner or (labels.dim() and labels.shape[0] != sizes[0]):
+            self.top_shapes(tuple(sizes), tuple(labels.shape))  # refuses all but shares
             return self._with_shares(x, labels)
-        check_labels(x.shape, labels.shape, self.axis)
-        outer, inner = prod(x.shape[: self.axis]), prod(x.shape[self.axis + 1 :])
         # Torch is several times faster where the classes are the last axis.
         places = (inner,) if inner > 1 else ()
-        scores = x.reshape(outer, x.shape[self.axis], *places)
+        shape = (outer, sizes[self.axis], *places)
+        scores = x if sizes == shape else x.reshape(shape)
         index, counted = split_labels(labels, self.ignore_label, (outer, 1, *places))
         divisor = normalizer(self.normalization, outer, inner, counted)
         if self.weighted or self.label_smoothing:
             loss, divisor = self._graded(scores, index.squeeze(1), counted, divisor)
             loss = loss / divisor
-            softmax = scores.detach().softmax(1) if self.with_softmax else scores
         else:
-            loss, softmax = _LogLoss.apply(scores, index, counted, divisor)
-        return (loss, softmax.reshape(x.shape)) if self.with_softmax else loss
+            loss = _LogLoss.apply(scores, index, counted, divisor)
+        if not self.with_softmax:
+            return loss
+        return loss, widened(scores.detach()).softmax(1).reshape(sizes)
+
+    def top_shapes(self, *bottoms: Shape) -> Sequence[Shape]:
+        scores, labels = bottoms
+        if labels and scores[0] != labels[0]:
+            raise LayerError(
+                f"scores and labels must have the same first axis, got shapes {scores} "
+                f"and {labels}",
+                "bottom.1",
+            )
+        if not self._shares(scores, labels):
+            check_labels(scores, labels, self.axis)
+        return [(), scores] if self.with_softmax else [()]
+
+    def _shares(self, scores: Shape, labels: Shape) -> bool:
+        """Whether ``labels`` are shares of each class."""
+        return labels == scores and scores[self.axis] > 1
 
     def _with_shares(self, x: Tensor, shares: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         outer, inner = prod(x.shape[: self.axis]), prod(x.shape[self.axis + 1 :])
@@ -159,15 +168,15 @@ class SoftmaxWithLoss(LossLayer, ClassifyingLayer):
 
 
 class _LogLoss(torch.autograd.Function):
-    """The loss over its divisor, and the softmax, which is all that backward needs.
+    """The loss over its divisor; the softmax is all that backward needs.
 
-    The softmax takes half the time of its logarithm, of which only the labels' is used.
+    It takes half the time of its logarithm, of which only the labels' is used.
     """
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, index: Tensor, counted: Tensor | None, divisor: float | Tensor
-    ) -> tuple[Tensor, Tensor]:
+    ) -> Tensor:
         softmax = torch.softmax(widened(x), 1)
         logs = softmax.gather(1, index).clamp_(min=FLOOR).log_()
         if counted is not None:
@@ -177,16 +186,14 @@ class _LogLoss(torch.autograd.Function):
         on_device = share if isinstance(share, Tensor) else None
         ctx.save_for_backward(softmax, index, counted, on_device)
         ctx.share = share if on_device is None else None
-        ctx.dtype = x.dtype
-        ctx.mark_non_differentiable(softmax)
-        return logs.sum().mul_(share), softmax
+        return logs.sum().mul_(share)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         softmax, index, counted, share = ctx.saved_tensors
-        towards = grads[0].to(softmax.dtype) * (ctx.share if share is None else share)
+        towards = grads[0] * (ctx.share if share is None else share)
         if counted is not None:
             towards = towards * counted
         grad = softmax * -towards
-        grad.scatter_add_(1, index, towards.expand(index.shape))
-        return grad.to(ctx.dtype), None, None, None
+        grad.scatter_add_(1, index, towards.expand_as(index))
+        return grad, None, None, None

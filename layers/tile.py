@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ..proto import caffe_pb2
@@ -33,7 +34,7 @@ class Tile(Layer):
         return cls(param.tiles, axis)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.repeat([self.tiles if i == self.axis else 1 for i in range(x.dim())])
+        return torch.cat([x] * self.tiles, self.axis)
 
 
 @register("Crop")

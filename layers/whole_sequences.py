@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from math import prod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..proto import caffe_pb2
 from ..proto.errors import LayerError
 from . import fillers
-from .base import TRAIN, Context, Layer, Shape
+from .base import TRAIN, Context, LabelRange, Layer, Shape
 from .fillers import Filler
 from .registry import register
 
@@ -41,7 +42,6 @@ class WholeSequences(Layer):
         self.num_layers = num_layers
         self.bidirectional = bidirectional
         self.dropout_ratio = dropout_ratio
-        self.bias_term = True
         bound = num_output**-0.5
         usual = fillers.named("uniform", min=-bound, max=bound)
         rows = self.gates * num_output
@@ -63,10 +63,10 @@ class WholeSequences(Layer):
     def from_message(cls, message: caffe_pb2.LayerParameter, context: Context) -> Layer:
         param = message.recurrent_param
         shape = context.shapes[0]
-        for name in ("expose_hidden", "debug_info"):
+        for name in ("expose_hidden", "debug_info", "whole_sequences"):
             if getattr(param, name):
                 raise LayerError(
-                    f"{name} must be false where whole sequences are read",
+                    f"{name} must not be given where there is no cont",
                     f"recurrent_param.{name}",
                 )
         for name in ("num_output", "num_layers"):
@@ -95,21 +95,69 @@ class WholeSequences(Layer):
             **given,
         )
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         if x.dim() < 2 or prod(x.shape[2:]) != self.inputs:
             raise LayerError(
                 f"the bottom must have shape (T, N, ...) with {self.inputs} inputs, "
                 f"got {tuple(x.shape)}",
                 "bottom",
             )
-        sets = self.num_layers * (2 if self.bidirectional else 1)
-        state = x.new_zeros(sets, x.shape[1], self.num_output)
-        weights = [self.blob(index) for index in range(len(self.blobs))]
-        return self.run(x.reshape(*x.shape[:2], -1), state, weights, self.dropout_ratio > 0)
+        x = x.reshape(*x.shape[:2], -1)
+        if lengths is None:
+            return self._read(x)
+        if lengths.numel() != x.shape[1]:
+            raise LayerError(
+                f"there must be one length for each of the {x.shape[1]} sequences, got shape "
+                f"{tuple(lengths.shape)}",
+                "bottom.1",
+            )
+        ends = lengths.detach().reshape(1, -1).long().clamp(max=x.shape[0])
+        steps = torch.arange(x.shape[0], device=x.device).unsqueeze(1)
+        within = steps < ends
+        if self.bidirectional:
+            y = self._turning(x, torch.where(within, ends - 1 - steps, steps))
+        else:
+            y = self._read(x)
+        return torch.where(within.unsqueeze(2), y, 0)
 
-    def run(self, x: Tensor, state: Tensor, weights: list[Tensor], active: bool) -> Tensor:
-        """The output ``(T, N, outputs)``; ``active`` says whether the dropout drops."""
+    def _read(self, x: Tensor) -> Tensor:
+        """All layers and directions at once, over sequences that fill all steps."""
+        weights = [self.blob(index) for index in range(len(self.blobs))]
+        return self._run(x, weights, self.num_layers, self.bidirectional)
+
+    def _turning(self, x: Tensor, places: Tensor) -> Tensor:
+        """Both directions, layer by layer; ``places`` ``(T, N)`` turn each sequence around.
+
+        So each sequence is read backward from its own last step, and nothing waits for the lengths.
+        """
+        places = places.unsqueeze(2)
+        weights = [self.blob(index) for index in range(len(self.blobs))]
+        for layer in range(self.num_layers):
+            if layer:
+                x = F.dropout(x, self.dropout_ratio)
+            forth, back = (weights[4 * i : 4 * i + 4] for i in (2 * layer, 2 * layer + 1))
+            turned = x.gather(0, places.expand_as(x))
+            turned = self._run(turned, back)
+            x = torch.cat((self._run(x, forth), turned.gather(0, places.expand_as(turned))), 2)
+        return x
+
+    def _run(
+        self, x: Tensor, weights: list[Tensor], layers: int = 1, bidirectional: bool = False
+    ) -> Tensor:
+        """Torch's kernel, from a state of zeros."""
+        state = x.new_zeros(layers * (1 + bidirectional), x.shape[1], self.num_output)
+        dropout = self.dropout_ratio if layers > 1 else 0.0
+        arguments = (True, layers, dropout, dropout > 0, bidirectional, False)
+        return self.kernel(x, state, weights, arguments)
+
+    def kernel(
+        self, x: Tensor, state: Tensor, weights: list[Tensor], arguments: tuple[Any, ...]
+    ) -> Tensor:
+        """The output ``(T, N, outputs)`` of torch's function, from ``state`` ``(sets, N, D)``."""
         raise NotImplementedError
+
+    def label_range(self, bottoms: Sequence[Shape]) -> LabelRange | None:
+        return LabelRange(1, bottoms[0][0] + 1) if len(bottoms) == 2 else None
 
     def macs(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
         matrices = (self.blob(index) for index in range(len(self.blobs)))
@@ -121,10 +169,12 @@ class GRU(WholeSequences):
     """Gated recurrent unit, with gates r, z and candidate n in this order.
 
     (r, z)_t = sigmoid(W x_t + b + U h_{t-1} + c), n_t = tanh(W_n x_t + b_n + r_t (U_n h_{t-1} +
-    c_n)), h_t = (1 - z_t) n_t + z_t h_{t-1}, starting from zeros. bottom ``(T, N, ...)``: T steps
-    of N whole sequences -> top h ``(T, N, num_output)``. ``num_layers`` (1) lie upon each other,
-    with dropout of ``dropout_ratio`` (0) between them in TRAIN; with ``bidirectional`` a second set
-    of weights reads each sequence backward, and the top is ``(T, N, 2 num_output)``, forward first.
+    c_n)), h_t = (1 - z_t) n_t + z_t h_{t-1}, starting from zeros. bottoms: x ``(T, N, ...)``, T
+    steps of N whole sequences, and maybe their lengths ``(N)``, T for all otherwise -> top h
+    ``(T, N, num_output)``, zeros after the end of a sequence. ``num_layers`` (1) lie upon each
+    other, with dropout of ``dropout_ratio`` (0) between them in TRAIN; with ``bidirectional`` a
+    second set of weights reads each sequence backward, and the top is ``(T, N, 2 num_output)``,
+    forward first.
     Blobs, as in torch.nn.GRU: ``weight_ih_l0``, ``weight_hh_l0``, ``bias_ih_l0``, ``bias_hh_l0``,
     the same with ``_reverse``, then ``l1`` …; uniform within 1 / sqrt(num_output) unless the
     fillers say otherwise. ``expose_hidden`` and ``debug_info`` are refused. Cho et al. 2014.
@@ -134,7 +184,8 @@ class GRU(WholeSequences):
 
     gates = 3
 
-    def run(self, x: Tensor, state: Tensor, weights: list[Tensor], active: bool) -> Tensor:
-        arguments = (self.bias_term, self.num_layers, self.dropout_ratio, active)
-        y: Tensor = torch.gru(x, state, weights, *arguments, self.bidirectional, False)[0]
+    def kernel(
+        self, x: Tensor, state: Tensor, weights: list[Tensor], arguments: tuple[Any, ...]
+    ) -> Tensor:
+        y: Tensor = torch.gru(x, state, weights, *arguments)[0]
         return y

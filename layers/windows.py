@@ -55,6 +55,23 @@ class Windows:
                     "convolution_param.kernel_size",
                 )
 
+    def convolved(self, spatial: Sequence[int]) -> Sizes:
+        """Windows along each axis of ``spatial``: the top's sizes; LayerError if there are none."""
+        self.check_fit(spatial)
+        axes = zip(spatial, self.kernel, self.stride, self.pad, self.dilation, strict=True)
+        return tuple((a + 2 * p - d * (k - 1) - 1) // s + 1 for a, k, s, p, d in axes)
+
+    def transposed(self, spatial: Sequence[int]) -> Sizes:
+        """The sizes that give ``spatial`` when convolved; LayerError if padding takes all."""
+        axes = zip(spatial, self.kernel, self.stride, self.pad, self.dilation, strict=True)
+        sizes = tuple(s * (a - 1) + d * (k - 1) + 1 - 2 * p for a, k, s, p, d in axes)
+        for size, pad in zip(sizes, self.pad, strict=True):
+            if size < 1:
+                raise LayerError(
+                    f"a pad of {pad} leaves nothing of the top", "convolution_param.pad"
+                )
+        return sizes
+
     def columns(self, x: Tensor) -> Tensor:
         """Each window of ``x`` as a column.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..proto.caffe_pb2 import NetParameter
 from ..proto.errors import SnapshotError
 from ..proto.files import read_net
+from ..proto.folders import home
 from ..proto.weights import Weights
 from . import download, index
 from .index import Model, WeightsEntry
@@ -99,14 +100,6 @@ def feed(net: NetParameter, shape: Sequence[int]) -> None:
             layer.type = "Input"
             layer.input_param.shape.add(dim=shape)
             layer.input_param.shape.add(dim=shape[:1])
-
-
-def home() -> Path:
-    """Where downloads are kept: CORTADO_HOME, or ``cortado`` in the user's cache folder."""
-    if folder := os.environ.get("CORTADO_HOME"):
-        return Path(folder)
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "cortado"
 
 
 def pull(

@@ -8,10 +8,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import sys
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 
@@ -135,25 +133,3 @@ def prepared_process(device: torch.device | str, threads: int = 0) -> Iterator[N
         torch.backends.cudnn.benchmark = benchmark
         if threads:
             torch.set_num_threads(before)
-
-
-def compiled(function: Callable[..., Any], execution: Execution) -> Callable[..., Any] | None:
-    """``function`` through torch.compile, if asked for; where that fails it runs as it is."""
-    if not execution.compile:
-        return None
-    mode = "reduce-overhead" if execution.cuda_graphs else None
-    fast = torch.compile(function, mode=mode)
-    failed = False
-
-    def run(*arguments: Any) -> Any:
-        nonlocal failed
-        if not failed:
-            try:
-                return fast(*arguments)
-            except Exception as error:  # the compilers behind it raise many kinds
-                failed = True
-                reason = str(error).strip().partition("\n")[0]
-                warnings.warn(f"torch.compile failed, running without it: {reason}", stacklevel=2)
-        return function(*arguments)
-
-    return run

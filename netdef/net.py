@@ -16,7 +16,9 @@ from ..proto.errors import ConfigError, DataError, nearest
 from ..proto.weights import LayerBlobs
 from . import blueprint, layout, memory, passes, weights
 from .blueprint import NetSource
-from .execution import Execution, compiled
+from .compilation import compiled
+from .execution import Execution
+from .inference import Inference
 from .parameters import ParamRef, Tie
 from .steps import SourceStep, Step
 from .weights import CopyReport, WeightsSource
@@ -123,6 +125,7 @@ class Net(nn.Module):
         return {name: blobs[name] for name in self.outputs}
 
     def _run(self, inputs: Mapping[str, Tensor], keep: bool) -> tuple[dict[str, Tensor], Tensor]:
+        self._fold_again()
         with self.execution.context(self._device):
             if self._compiled is None or keep or self.literal or torch.compiler.is_compiling():
                 blobs, loss = self._run_steps(inputs, keep)
@@ -137,14 +140,12 @@ class Net(nn.Module):
         self, inputs: Mapping[str, Tensor], keep: bool
     ) -> tuple[dict[str, Tensor], Tensor]:
         blobs = {name: self.arranged(blob) for name, blob in inputs.items()}
-        # A compiler fuses by itself, and an exported graph shows the layers of the prototxt.
-        literal = keep or self.literal or torch.compiler.is_compiling()
         loss_terms: list[Tensor] = []
         if self._force_backward:
             for name, blob in blobs.items():
                 if blob.is_floating_point() and not blob.requires_grad and torch.is_grad_enabled():
                     blobs[name] = blob.detach().requires_grad_()
-        for step in self.steps if literal else self._fast_steps:
+        for step in self._chosen_steps(keep):
             layer = step.layer
             for tie in step.views:
                 tie.apply()
@@ -162,6 +163,15 @@ class Net(nn.Module):
                 for name in step.dead:
                     del blobs[name]
         return blobs, self._sum(loss_terms)
+
+    def _chosen_steps(self, keep: bool) -> list[Step]:
+        if keep or self.literal or torch.compiler.is_exporting():
+            return self.steps  # an exported graph shows the layers of the prototxt
+        compiling = torch.compiler.is_compiling()
+        folded = None if torch.is_grad_enabled() else self._inference
+        if folded is not None and (self.execution.compile or not compiling):
+            return folded.steps
+        return self.steps if compiling else self._fast_steps  # a compiler fuses by itself
 
     def _sum(self, terms: list[Tensor]) -> Tensor:
         if not terms:
@@ -199,7 +209,7 @@ class Net(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies: all but what the last call left, which belongs to autograd's graph."""
-        return {**self.__dict__, "_loss": None, "_blobs": {}, "_compiled": None}
+        return {**self.__dict__, "_loss": None, "_blobs": {}, "_compiled": None, "_inference": None}
 
     @property
     def device(self) -> torch.device:
@@ -335,18 +345,32 @@ class Net(nn.Module):
         self._fast_steps = self.steps
         if self.execution.optimize:
             self._fast_steps = passes.optimize(self.steps, self.outputs, self.execution.recompute)
+        self._inference: Inference | None = None
         self._compiled = compiled(self._run_steps, self.execution)
 
-    @torch.no_grad()
     def fold(self) -> None:
-        """For inference alone: put each BatchNorm into the convolution before it.
+        """Make passes without gradients faster, at the cost of a second copy of the weights.
 
-        Weights that are loaded or changed afterwards are not seen until it is called again. With
-        keep_blobs the layers of the prototxt still run, one by one.
+        Each BatchNorm goes into the convolution before it; on a CPU, products take their weights
+        from oneDNN's own layout and compute the sum and the ReLU that follow. Weights that change
+        later are noticed and folded again, unless they are written through NumPy or ``.data``.
+        With gradients, or keep_blobs, the net runs as before.
         """
         self._prepare()
         if self.execution.optimize:
-            self._fast_steps = passes.fold_batch_norm(self._fast_steps, self.outputs)
+            layers = [step.layer for step in self.steps]
+            on_cpu = self._device.type == "cpu" and self._channels_last
+            self._inference = Inference(
+                self._fast_steps, layers, self.outputs, self.execution, prepack=on_cpu
+            )
+            self._compiled = compiled(self._run_steps, self.execution, frozen=True)
+
+    def _fold_again(self) -> None:
+        """Fold anew if weights changed since; nothing to do where gradients are asked for."""
+        if self._inference is None or torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return
+        if not self._inference.watch.unchanged():
+            self.fold()
 
     def arranged(self, blob: Tensor) -> Tensor:
         """``blob`` in the memory layout in which this net runs."""
@@ -360,4 +384,6 @@ class Net(nn.Module):
         tensors: Sequence[Tensor] = [*self.parameters(), *self.buffers()]
         if tensors:
             self._device = tensors[0].device
+        if self._inference is not None:
+            self.fold()
         return self

@@ -2,8 +2,8 @@
 
 Both run in turn, in blocks, on the same values and weights, on one thread; what counts is the ratio
 of processor time within a round, and its median (the wall clock also shows what else the machine
-does). The second table holds RNN and LSTM against stepping through time as Caffe
-does, with layers of ours for each step. `--write` puts the result into docs/benchmarks.md.
+does). As in training, the C library keeps freed memory. `--write` puts the result into
+docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -25,9 +25,8 @@ from torch import Tensor
 
 from cortado.layers.base import Context, Layer
 from cortado.layers.registry import find
-from cortado.netdef import Net
+from cortado.netdef.execution import keep_freed_memory
 from cortado.proto import caffe_pb2
-from cortado.proto.text import parse
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
 BLOCK = 0.04  # seconds that one block of passes takes at least
@@ -194,99 +193,6 @@ def compare(entry: Entry, rounds: int) -> list[float]:
     )
 
 
-def through_time(name: str, steps: int, batch: int, width: int) -> tuple[Callable, Callable]:
-    """The layer, and a net of a layer for each operation of each step, as Caffe unrolls it."""
-    text = f"recurrent_param {{ num_output: {width} {FILL} }}"
-    entry = Entry(name, text, ((steps, batch, width), (steps, batch)), plain(torch.add), 2)
-    x, cont = entry.inputs()
-    layer: Any = entry.build()
-    net = Net(parse(unrolled(name, steps, batch, width), caffe_pb2.NetParameter))
-    with torch.no_grad():
-        for param, blob in zip(net.params, net_order(layer), strict=True):
-            param.tensor.copy_(blob)
-
-    def ours(x: Tensor, cont: Tensor) -> Tensor:
-        layer.reset()
-        y: Tensor = layer(x, cont)[0]
-        return y
-
-    start = {f"{state}0": torch.zeros(1, batch, width) for state in "hc"[: len(layer.states)]}
-
-    def stepping(x: Tensor, cont: Tensor) -> Tensor:
-        return net.run({"x": x, "cont": cont, **start})[0]["y"]
-
-    torch.testing.assert_close(ours(x, cont), stepping(x, cont), rtol=1e-3, atol=1e-4)
-    return (
-        passes(ours, (x, cont), list(layer.parameters())),
-        passes(stepping, (x, cont), list(net.parameters())),
-    )
-
-
-def net_order(layer: Any) -> list[Tensor]:
-    """The layer's weights in the order in which the unrolled net has them."""
-    last = [layer.weight_out, layer.bias_out] if hasattr(layer, "weight_out") else []
-    return [layer.weight_x, layer.bias, layer.weight_h, *last]
-
-
-def unrolled(name: str, steps: int, batch: int, width: int) -> str:
-    """A prototxt with the layers that Caffe's LSTM or RNN makes of its declaration."""
-    gates, states = (4, "hc") if name == "LSTM" else (1, "h")
-    dense = f"axis: 2 num_output: {gates * width}"
-    shapes = [(steps, batch, width), (steps, batch)] + [(1, batch, width)] * len(states)
-    tops = "".join(f' top: "{top}"' for top in ("x", "cont", *(f"{s}0" for s in states)))
-    dims = "".join(f" shape {{ dim: {list(shape)} }}" for shape in shapes)
-    cuts = "".join(f" slice_point: {step}" for step in range(1, steps))
-    lines = [
-        f'name: "unrolled" force_backward: true layer {{ name: "in" type: "Input"{tops} '
-        f"input_param {{{dims} }} }}",
-        f'layer {{ name: "wx" type: "InnerProduct" bottom: "x" top: "wx" '
-        f"inner_product_param {{ {dense} }} }}",
-    ]
-    for blob in ("wx", "cont"):
-        parts = "".join(f' top: "{blob}{step}"' for step in range(1, steps + 1))
-        lines.append(
-            f'layer {{ name: "cut_{blob}" type: "Slice" bottom: "{blob}"{parts} '
-            f"slice_param {{ axis: 0{cuts} }} }}"
-        )
-    for step in range(1, steps + 1):
-        before = step - 1
-        lines.append(
-            f'layer {{ name: "kept{step}" type: "Scale" bottom: "h{before}" bottom: "cont{step}" '
-            f'top: "kept{step}" scale_param {{ axis: 0 }} }} '
-            f'layer {{ name: "wh{step}" type: "InnerProduct" bottom: "kept{step}" top: "wh{step}" '
-            f'param {{ name: "wh" }} inner_product_param {{ {dense} bias_term: false }} }} '
-            f'layer {{ name: "gates{step}" type: "Eltwise" bottom: "wx{step}" bottom: "wh{step}" '
-            f'top: "gates{step}" }}'
-        )
-        if name == "LSTM":
-            lines.append(
-                f'layer {{ name: "unit{step}" type: "LSTMUnit" bottom: "c{before}" '
-                f'bottom: "gates{step}" bottom: "cont{step}" top: "c{step}" top: "h{step}" }}'
-            )
-            continue
-        lines.append(
-            f'layer {{ name: "h{step}" type: "TanH" bottom: "gates{step}" top: "h{step}" }} '
-            f'layer {{ name: "wo{step}" type: "InnerProduct" bottom: "h{step}" top: "wo{step}" '
-            f'param {{ name: "wo" }} param {{ name: "bo" }} inner_product_param {{ {dense} }} }} '
-            f'layer {{ name: "o{step}" type: "TanH" bottom: "wo{step}" top: "o{step}" }}'
-        )
-    outputs = "".join(
-        f' bottom: "{"h" if name == "LSTM" else "o"}{step}"' for step in range(1, steps + 1)
-    )
-    lines.append(
-        f'layer {{ name: "y" type: "Concat"{outputs} top: "y" concat_param {{ axis: 0 }} }}'
-    )
-    return "\n".join(lines)
-
-
-def whole(steps: int, batch: int, width: int) -> Callable[[int], None]:
-    """The LSTM of whole sequences, which torch's fused kernels compute."""
-    entry = Entry("LSTM", f"recurrent_param {{ num_output: {width} }}", ((steps, batch, width),),
-                  plain(torch.add))  # fmt: skip
-    layer = entry.build()
-    return passes(layer, entry.inputs(), list(layer.parameters()))
-
-
 def report(rounds: int) -> str:
     found = {}
     for entry in ENTRIES:
@@ -303,7 +209,8 @@ def report(rounds: int) -> str:
         "",
         "`python scripts/bench_layers.py`, one thread: processor time of a layer's forward and",
         f"backward over the plain torch function's, in turn, median of {rounds} ratios and their",
-        f"range. Of {len(found)} layers {good} are at or below 1.05; the geometric mean is",
+        "range; for both the C library keeps freed memory, as in training.",
+        f"Of {len(found)} layers {good} are at or below 1.05; the geometric mean is",
         f"{statistics.geometric_mean(medians):.2f}. The worst five, and those with a goal below 1:",
         "",
         "| layer | ratio | range |",
@@ -316,26 +223,6 @@ def report(rounds: int) -> str:
             f"| {name} | **{statistics.median(values):.2f}** | "
             f"{min(values):.2f} to {max(values):.2f} |"
         )
-    lines += [
-        "",
-        "Recurrent layers, T=50, N=16, D=256, against a net with a layer for each operation of",
-        "each step, as Caffe unrolls it (times faster; goal 5). Both do the same products, which",
-        "take most of the time.",
-        "",
-        "| layer | times faster | range |",
-        "|---|---|---|",
-    ]
-    for name in ("RNN", "LSTM"):
-        ours, theirs = through_time(name, 50, 16, 256)
-        rows = {f"{name}, `cont`": ours}
-        if name == "LSTM":
-            rows["LSTM, whole sequences (fused)"] = whole(50, 16, 256)
-        for label, work in rows.items():
-            values = [1 / ratio for ratio in ratios(work, theirs, rounds)]
-            lines.append(
-                f"| {label} | **{statistics.median(values):.1f}** | "
-                f"{min(values):.1f} to {max(values):.1f} |"
-            )
     return "\n".join(lines) + "\n"
 
 
@@ -344,6 +231,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--write", action="store_true", help="put the result into docs")
     args = parser.parse_args()
+    keep_freed_memory()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     section = report(args.rounds)

@@ -3,6 +3,8 @@
 All run in one session, in turns, each in a process of its own, with the same weights; a ratio above
 1 says that Cortado is faster. Plain: eager, default layout, float32. Tuned: channels-last, the same
 precision, fused optimiser. A net is a model of the zoo or a prototxt; by default six classic ones.
+Inference is timed for one image and for 64 at once, against torchvision's like model and OpenCV's
+dnn module as well, where these have or read the net.
 
 example:
   cortado bench lenet bvlc_alexnet --json bench.json
@@ -15,21 +17,30 @@ import json
 import re
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..proto.errors import ConfigError
 from . import device
-from .flags import at_least, one_of
+from .flags import at_least, comma_list, numbers, one_of
 
 if TYPE_CHECKING:
     from .benchmarks.contenders import Course
 
+#: Images of an inference pass: latency, and throughput.
+INFERENCE_BATCHES = (1, 64)
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("nets", nargs="*", metavar="NET", help="names or prototxts (default: all)")
-    parser.add_argument("--batch", type=at_least(0), default=0, help="images a step (named nets)")
+    parser.add_argument(
+        "--batch",
+        type=numbers,
+        default=(),
+        metavar="N,...",
+        help="images a step (named nets; by default as is usual for training, 1 and 64 for test)",
+    )
     parser.add_argument("--rounds", type=at_least(1), default=7, help="turns of each (default 7)")
     parser.add_argument("--phase", type=one_of("train", "test", "both"), default="both")
     parser.add_argument(
@@ -45,8 +56,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="wall",
         help="cpu counts the processor's time instead, for machines that others use as well",
     )
+    parser.add_argument("--compile", action="store_true", help="run our side compiled")
     parser.add_argument(
-        "--against", default="plain,tuned", help="contenders: plain, tuned, tuned-compiled"
+        "--against",
+        default="plain,tuned,torchvision,torchvision-tuned,opencv",
+        help="contenders: plain, tuned, tuned-compiled and, for test, torchvision, "
+        "torchvision-tuned, opencv",
     )
     parser.add_argument(
         "--caffe", default="", metavar="PATH", help="a Caffe binary to time as well"
@@ -69,8 +84,10 @@ def run(args: argparse.Namespace) -> int:
         if not Path(name).is_file():
             index.find(name)  # refuses a name that the zoo does not have
         for phase in ("train", "test") if args.phase == "both" else (args.phase,):
-            course = Course(name, args.batch, phase == "train", where, args.precision, settings)
-            found.append(_one(course, args, limit))
+            usual = (0,) if phase == "train" or Path(name).is_file() else INFERENCE_BATCHES
+            for batch in args.batch or usual:
+                course = Course(name, batch, phase == "train", where, args.precision, settings)
+                found.append(_one(course, args, limit))
     if args.json:
         Path(args.json).write_text(
             json.dumps({"machine": _machine(where), "ceiling": limit, "races": found}, indent=1)
@@ -80,37 +97,38 @@ def run(args: argparse.Namespace) -> int:
 
 def settings_of(args: argparse.Namespace) -> tuple[tuple[str, Any], ...]:
     """The solver fields that make our side run as the flags say."""
-    return () if args.precision == "FP32" else (("precision", args.precision),)
+    given = {"precision": args.precision != "FP32" and args.precision, "compile": args.compile}
+    return tuple((name, value) for name, value in given.items() if value)
 
 
 def _one(course: Course, args: argparse.Namespace, limit: float) -> Mapping[str, Any]:
+    from .benchmarks import nets, peers
     from .benchmarks.race import race, summary
 
-    names = ["ours", *[name for name in args.against.split(",") if name]]
-    results, macs = race(course, names, args.rounds, args.threads, args.clock)
-    images = _images(course)
-    found = dict(summary(course, results, macs, images))
+    images = nets.images(course.document(), course.phase)
     print(f"\n{course.net}, batch {images}, {'training step' if course.training else 'inference'}")
+    names = ["ours"]
+    for name in comma_list(args.against):
+        reason = peers.missing(name, course)
+        if not reason:
+            names.append(name)
+        elif not course.training:
+            print(f"  {name:17} left out: {reason}")
+    results, macs = race(course, names, args.rounds, args.threads, args.clock)
+    found = dict(summary(course, results, macs, images))
     for name, each in found["contenders"].items():
         middle, low, high = each["ratio"]
         against = "" if name == "ours" else f"  ours is {middle:.2f}x ({low:.2f}-{high:.2f})"
-        share = each["gflops"] / limit
+        rate = f"{each['gflops']:7.0f} GFLOP/s ({each['gflops'] / limit:.0%})"
         print(
-            f"  {name:15}{each['ms']:10.2f} ms {each['images_per_second']:9.1f} img/s "
-            f"{each['peak_mib']:7.0f} MiB {each['gflops']:7.0f} GFLOP/s ({share:.0%}){against}"
+            f"  {name:17}{each['ms']:10.2f} ms {each['images_per_second']:9.1f} img/s "
+            f"{each['peak_mib']:7.0f} MiB {' ' * len(rate) if name in peers.PEERS[:2] else rate}"
+            f"{against}"
         )
     if args.caffe:
         found["caffe_ms"] = _caffe(args.caffe, course)
-        print(f"  {'Caffe':15}{found['caffe_ms']:10.2f} ms (its own average)")
+        print(f"  {'Caffe':17}{found['caffe_ms']:10.2f} ms (its own average)")
     return found
-
-
-def _images(course: Course) -> int:
-    from ..netdef import blueprint
-
-    plan = blueprint.draw(course.document(), course.phase)
-    shapes: Sequence[tuple[int, ...]] = [s for source in plan.sources for s in source.top_shapes]
-    return shapes[0][0] if shapes else 1
 
 
 def _caffe(binary: str, course: Course) -> float:

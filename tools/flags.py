@@ -159,6 +159,14 @@ def named(what: str, choices: Iterable[str]) -> Callable[[str], str]:
     return check
 
 
+def numbers(value: str) -> tuple[int, ...]:
+    """An argparse type: a comma list of whole numbers from 1."""
+    words = comma_list(value)
+    if not words or not all(word.isdigit() and int(word) for word in words):
+        raise argparse.ArgumentTypeError(f"must be whole numbers from 1, got {value!r}")
+    return tuple(int(word) for word in words)
+
+
 def at_least(low: int) -> Callable[[str], int]:
     """An argparse type: a whole number not below ``low``."""
 

@@ -12,16 +12,22 @@ from ..steps import Step
 from .batch_norm import fuse_batch_norm
 from .fold import fold_batch_norm
 from .in_place import reuse_memory
+from .prepack import available as packs
+from .prepack import prepack
 from .prune import drop_unused
 from .recompute import recompute
+from .sliding import slide_maxima
 
 __all__ = [
     "drop_unused",
     "fold_batch_norm",
     "fuse_batch_norm",
     "optimize",
+    "packs",
+    "prepack",
     "recompute",
     "reuse_memory",
+    "slide_maxima",
 ]
 
 

@@ -11,7 +11,7 @@ from ...layers.activations import ReLU
 from ...layers.batch_norm import BatchNorm
 from ...layers.scale import Scale
 from ..steps import Step
-from .readers import Flow, plain, running, trace
+from .readers import Flow, only_reader, plain, running, trace
 
 
 class Normalisation:
@@ -53,21 +53,13 @@ def _chain(steps: Sequence[Step], flow: Flow, index: int) -> list[int]:
     step = steps[index]
     if not isinstance(step.layer, BatchNorm) or not plain(step):
         return []
-    following = _only_reader(flow, index)
+    following = only_reader(flow, index)
     if following is None or not _joins(steps[following], step.layer.channels):
         return []
-    last = _only_reader(flow, following)
+    last = only_reader(flow, following)
     if last is None or not isinstance(relu := steps[last].layer, ReLU) or relu.negative_slope:
         return [following]
     return [following, last] if plain(steps[last]) else [following]
-
-
-def _only_reader(flow: Flow, index: int) -> int | None:
-    """The one step that reads the only top of step ``index``, if nobody else sees that top."""
-    if len(flow.tops[index]) != 1:
-        return None
-    top = flow.tops[index][0]
-    return top.readers[0] if len(top.readers) == 1 and not top.final else None
 
 
 def _joins(step: Step, channels: int) -> bool:

@@ -14,7 +14,7 @@ from ..layout import channels_last
 from ..steps import Step
 from .batch_norm import Normalisation
 from .prune import freed
-from .readers import plain, running, trace
+from .readers import only_reader, plain, running, trace
 
 
 class Folded:
@@ -55,17 +55,17 @@ def fold_batch_norm(steps: Sequence[Step], outputs: Collection[str]) -> list[Ste
     gone: set[int] = set()
     for index, step in enumerate(steps):
         layer = step.layer
-        if not isinstance(layer, Convolution) or len(step.tops) != 1 or not plain(step):
+        if not isinstance(layer, Convolution) or not plain(step):
             continue
-        top = flow.tops[index][0]
-        if top.final or len(top.readers) != 1:
+        following = only_reader(flow, index)
+        if following is None:
             continue
-        after = steps[top.readers[0]]
+        after = steps[following]
         normalisation: object = after.layer
         if not isinstance(normalisation, Normalisation):
             continue
         if normalisation.norm.use_global_stats and layer.windows.axis == 1:
-            gone.add(top.readers[0])
+            gone.add(following)
             result[index] = running(
                 step, Folded(layer, normalisation), tops=after.tops, top_shapes=after.top_shapes
             )

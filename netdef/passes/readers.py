@@ -48,6 +48,14 @@ def trace(steps: Sequence[Step], outputs: Collection[str]) -> Flow:
     return flow
 
 
+def only_reader(flow: Flow, index: int) -> int | None:
+    """The one step that reads the only top of step ``index``, if nobody else sees that top."""
+    if len(flow.tops[index]) != 1:
+        return None
+    top = flow.tops[index][0]
+    return top.readers[0] if len(top.readers) == 1 and not top.final else None
+
+
 def plain(step: Step) -> bool:
     """Whether a step does nothing beyond computing tops: no loss, no cut gradient, no view."""
     return not (step.losses or step.detached or step.views)

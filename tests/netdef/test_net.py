@@ -331,13 +331,13 @@ def test_faults_of_text_graph_and_layers_are_reported_together(tmp_path: Path) -
         .replace('bottom: "pool1"', 'bottom: "pol1"')
         .replace('type: "ReLU"', 'type: "Relu"')
         .replace("pool: MAX", "pool: MAXIMUM")
-        .replace("kernel_size: 3", "kernel_size: 30")
+        .replace("kernel_size: 3", "kernel_size: 31415")
     )
     (tmp_path / "net.prototxt").write_text(text)
     with pytest.raises(ConfigError) as caught:
         Net(tmp_path / "net.prototxt")
     found = [str(fault) for fault in caught.value.faults]
-    for words in ("num_outputs", "'pol1'", "'Relu'", "MAXIMUM", "30"):
+    for words in ("num_outputs", "'pol1'", "'Relu'", "MAXIMUM", "31415"):
         assert sum(words in fault for fault in found) == 1, words
     assert len(found) == 5
 

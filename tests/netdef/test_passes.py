@@ -9,7 +9,6 @@ from cortado.netdef import Net
 from cortado.netdef.execution import Execution
 from cortado.netdef.passes import drop_unused, fuse_batch_norm, reuse_memory
 from cortado.netdef.passes.batch_norm import Normalisation
-from cortado.netdef.passes.fold import Folded
 from cortado.netdef.passes.in_place import Rectifier
 from cortado.netdef.passes.recompute import Segment
 from cortado.proto import caffe_pb2
@@ -213,29 +212,6 @@ def test_relu_overwrites_only_what_nobody_needs(name: str, expected: int) -> Non
     net = build(name, PLAIN)
     steps = reuse_memory(net.steps, net.outputs)
     assert sum(isinstance(step.layer, Rectifier) for step in steps) == expected
-
-
-def test_folded_net_gives_the_same_and_keeps_its_blobs() -> None:
-    net = build("residual", Execution(), "TEST")
-    with torch.no_grad():
-        for buffer in net.buffers():
-            torch.nn.init.uniform_(buffer, 0.5, 1.5)
-        expected = net(**batch())["loss"]
-        net.fold()
-        folded = [step for step in net._fast_steps if isinstance(step.layer, Folded)]
-        found = net(**batch())["loss"]
-        net.keep_blobs = True
-        kept = net(**batch())["loss"]
-    assert len(folded) == 2
-    torch.testing.assert_close(found, expected, rtol=2e-4, atol=2e-5)
-    torch.testing.assert_close(kept, expected, rtol=2e-4, atol=2e-5)
-    assert {"c1", "b2", "s2", "sum", "norm", "pool"} <= net.blobs.keys()
-
-
-def test_folding_leaves_batch_statistics_alone() -> None:
-    net = build("residual", Execution())
-    net.fold()
-    assert not any(isinstance(step.layer, Folded) for step in net._fast_steps)
 
 
 def test_segments_are_made() -> None:

@@ -76,10 +76,10 @@ class LayerCase:
             found.append(values.reshape(shape).to(dtype))
         return found
 
-    def graded_inputs(self) -> list[Tensor]:
-        """Double bottoms that ask for gradients, except labels."""
+    def graded_inputs(self, dtype: torch.dtype = torch.float64) -> list[Tensor]:
+        """Bottoms that ask for gradients, except labels."""
         skip = dict(self.labels)
-        found = self.inputs(torch.float64)
+        found = self.inputs(dtype)
         return [x if i in skip else x.requires_grad_() for i, x in enumerate(found)]
 
 

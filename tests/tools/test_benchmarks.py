@@ -93,6 +93,17 @@ def test_race_of_lenet_is_written_down(tmp_path: Path, capsys: pytest.CaptureFix
     assert "ours is" in capsys.readouterr().out
 
 
+def test_race_of_inference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "bench.json"
+    command = ["bench", "lenet", "--batch", "1", "--rounds", "1", "--phase", "test"]
+    command += ["--precision", "BF16", "--against", "plain,torchvision", "--json", str(path)]
+    assert main(command) == 0
+    (race,) = json.loads(path.read_text())["races"]
+    assert race["images"] == 1
+    assert list(race["contenders"]) == ["ours", "plain"]
+    assert "has no such model" in capsys.readouterr().out
+
+
 def test_unknown_net_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "lenot"]) == 2
     assert "lenet" in capsys.readouterr().err

@@ -110,12 +110,34 @@ def test_time_names_every_layer(folder, phase, capsys):
         assert any(re.fullmatch(rf"{title}: \S+ ms\.", message) for message in block)
 
 
+def average(messages, title):
+    (row,) = (m for m in messages if m.startswith(f"Average {title}: "))
+    return float(row.split()[-2])
+
+
+@pytest.mark.parametrize("more", [(), ("--precision=bf16",)])
+def test_time_of_whole_passes(folder, more, capsys):
+    command = ["time", "--model=net.prototxt", "--iterations=2", "--noper_layer", *more]
+    assert cli.main([*command, "--phase=TRAIN"]) == 0
+    train = lines_of(capsys.readouterr().err)
+    assert cli.main([*command, "--phase=TEST"]) == 0
+    test = lines_of(capsys.readouterr().err)
+    for messages in (train, test):
+        assert not any("\t" in message for message in messages)
+        assert average(messages, "Forward pass") > 0
+    assert average(train, "Backward pass") > 0
+    assert average(test, "Backward pass") == 0
+    assert average(test, "Forward-Backward") == average(test, "Forward pass")
+
+
 def test_time_runs_backward_without_a_loss_too(folder, capsys):
     net = (folder / "net.prototxt").read_text()
     (folder / "use.prototxt").write_text(net[: net.index('layer {\n  name: "accuracy"')])
     assert cli.main(["time", "-model=use.prototxt", "-iterations=1"]) == 0
-    row = next(m for m in lines_of(capsys.readouterr().err) if "conv\tbackward" in m)
+    messages = lines_of(capsys.readouterr().err)
+    row = next(m for m in messages if "conv\tbackward" in m)
     assert float(row.split()[-2]) > 0
+    assert average(messages, "Backward pass") > 0
 
 
 def test_time_computes_the_gradients_of_the_net(folder):

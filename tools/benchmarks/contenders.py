@@ -19,8 +19,7 @@ from ...proto import caffe_pb2
 from ...proto.files import read_net
 from ...proto.positions import Document
 from ...solvers import Solver, loop
-from . import twin
-from .nets import definition
+from . import nets, peers, twin
 
 RATE, MOMENTUM, DECAY = 1e-4, 0.9, 5e-4
 DTYPES = {"BF16": torch.bfloat16, "FP16": torch.float16}
@@ -40,7 +39,7 @@ class Course:
     def document(self) -> Document[caffe_pb2.NetParameter]:
         if Path(self.net).is_file():
             return read_net(self.net)
-        return Document(definition(self.net, self.batch))
+        return Document(nets.definition(self.net, self.batch, self.training))
 
     @property
     def phase(self) -> str:
@@ -59,14 +58,18 @@ class Fixed(DataSource):
 
 
 def _fix_sources(net: Net, device: str) -> None:
-    """Let every source hand out seeded noise, or label 0 where a top has one number an image."""
-    generator = torch.Generator().manual_seed(7)
+    """Let every source hand out the same batch again and again."""
+    batch = nets.fixed_batch(net)
     for step in net.sources:
-        tensors = [
-            torch.randn(shape, generator=generator) if len(shape) > 2 else torch.zeros(shape)
-            for shape in step.top_shapes
-        ]
-        step.source = Fixed(tuple(each.to(device) for each in tensors))
+        step.source = Fixed(tuple(batch[name].to(device) for name in step.tops))
+
+
+def autocast(course: Course, tuned: bool) -> Any:
+    """What a tuned loop runs under, for the precision of the course."""
+    if not tuned or course.precision not in DTYPES:
+        return contextlib.nullcontext
+    kind, dtype = torch.device(course.device).type, DTYPES[course.precision]
+    return lambda: torch.autocast(kind, dtype)
 
 
 class Ours:
@@ -93,8 +96,9 @@ class Ours:
             self.solver = Solver(solver, device=course.device)
             self.net = self.solver.net
         else:
-            execution = Execution(precision=course.precision)
-            self.net = Net(document, "TEST", device=course.device, execution=execution)
+            execution = Execution(**dict(course.settings))
+            net = Net(document, "TEST", device=course.device, execution=execution)
+            self.net = nets.ready(net)
             self.net.fold()
         _fix_sources(self.net, course.device)
         self.batch = self.net.next_batch()
@@ -108,7 +112,7 @@ class Ours:
                 self.net.run(self.batch)
 
     def loss(self) -> float:
-        """The loss of the first batch, or the mean of the first output, without dropout."""
+        """The loss of the first batch without dropout, or what tells its first output apart."""
         active = [step.layer for step in self.net.steps if isinstance(step.layer, Dropout)]
         for layer in active:
             layer.dropout_ratio, layer.kept = 0.0, layer.dropout_ratio  # type: ignore[assignment]
@@ -116,7 +120,9 @@ class Ours:
             outputs, loss = self.net.run(self.batch)
         for layer in active:
             layer.dropout_ratio = layer.kept  # type: ignore[assignment]
-        return float(loss if self.net.loss_weights else outputs[self.net.outputs[0]].mean())
+        if self.net.loss_weights:
+            return float(loss)
+        return nets.fingerprint(outputs[self.net.outputs[0]].cpu())
 
     def macs(self) -> int:
         """Multiply-accumulate operations of one forward pass over the batch."""
@@ -129,6 +135,8 @@ class Torch:
     def __init__(self, course: Course, tuned: bool, compiled: bool = False) -> None:
         torch.manual_seed(1)
         net = Net(course.document(), course.phase)
+        if not course.training:
+            nets.ready(net)
         _fix_sources(net, "cpu")
         batch = net.next_batch()
         self.training = course.training
@@ -143,10 +151,7 @@ class Torch:
                 each.contiguous(memory_format=torch.channels_last) if each.dim() == 4 else each
                 for each in self.inputs
             ]
-        self.autocast: Any = contextlib.nullcontext
-        if tuned and course.precision in DTYPES:
-            kind = torch.device(course.device).type
-            self.autocast = lambda: torch.autocast(kind, DTYPES[course.precision])
+        self.autocast = autocast(course, tuned)
         if compiled:
             self.model = torch.compile(self.model)  # type: ignore[assignment]
         self.optimizer = torch.optim.SGD(
@@ -172,14 +177,18 @@ class Torch:
         for each in drops:
             each.p = 0.0
         with torch.no_grad(), self.autocast():
-            value = float(self.model(*self.inputs).mean())
+            found = self.model(*self.inputs)
         for each, rate in zip(drops, rates, strict=True):
             each.p = rate
-        return value
+        return nets.fingerprint(found.cpu()) if found.dim() else float(found)
 
 
-def enter(name: str, course: Course) -> Ours | Torch:
-    """The contender called ``name``: ours, plain, tuned or tuned-compiled."""
+def enter(name: str, course: Course) -> Ours | Torch | peers.Torchvision | peers.OpenCV:
+    """The contender called ``name``: ours, plain, tuned, tuned-compiled or a peer."""
     if name == "ours":
         return Ours(course)
+    if name == "opencv":
+        return peers.OpenCV(course)
+    if name in peers.PEERS:
+        return peers.Torchvision(course, tuned=name != "torchvision")
     return Torch(course, tuned=name != "plain", compiled=name == "tuned-compiled")

@@ -138,7 +138,10 @@ def _loss(step: Step) -> nn.Module:
 @translator("BatchNorm")
 def _batch_norm(step: Step) -> nn.Module:
     layer: Any = step.layer
-    return nn.BatchNorm2d(layer.channels, layer.eps, 1 - layer.moving_average_fraction)
+    norm = nn.BatchNorm2d(layer.channels, layer.eps, 1 - layer.moving_average_fraction)
+    if float(layer.scale_factor) > 0:
+        norm.running_mean, norm.running_var = (each.clone() for each in layer.statistics())
+    return norm
 
 
 def build(net: Net) -> fx.GraphModule:

@@ -1,4 +1,4 @@
-"""How long each layer of a net takes, forward and backward."""
+"""How long a net takes, forward and backward: as it runs in use, and each layer by itself."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ...netdef import Net
 from ...netdef.steps import SourceStep, Step
+from ...proto import caffe_pb2
 
 R = TypeVar("R")
 
@@ -30,6 +31,47 @@ class LayerTimes:
 
 
 @dataclass(slots=True)
+class PassTimes:
+    """Milliseconds of a whole pass in each direction, and its loss."""
+
+    forward: float
+    backward: float
+    loss: Tensor
+
+    @property
+    def total(self) -> float:
+        return self.forward + self.backward
+
+
+def whole(net: Net) -> PassTimes:
+    """Time one pass as it runs in use: what is fused stays so, and only TRAIN has a backward.
+
+    Inputs that the caller would have to feed are zeros; a backward without a loss starts from zeros
+    at the outputs.
+    """
+    feeds = {step.tops: _feeder(step, net.device) for step in net.sources}
+
+    def forward() -> tuple[dict[str, Tensor], Tensor]:
+        batch: dict[str, Tensor] = {}
+        for tops, feed in feeds.items():
+            batch.update(zip(tops, feed(), strict=True))
+        return net.run(batch)
+
+    if net.phase == caffe_pb2.TEST:
+        with torch.no_grad():
+            (_, loss), milliseconds = _timed(forward, net.device)
+        return PassTimes(milliseconds, 0.0, loss)
+    (outputs, loss), there = _timed(forward, net.device)
+    ends = [end for end in (loss, *outputs.values()) if end.requires_grad]
+    if loss.requires_grad:
+        ends = [loss]
+    seeds = [torch.ones_like(end) if end is loss else torch.zeros_like(end) for end in ends]
+    _, back = _timed(lambda: torch.autograd.backward(ends, seeds) if ends else None, net.device)
+    net.zero_grad()
+    return PassTimes(there, back, loss.detach())
+
+
+@dataclass(slots=True)
 class _Record:
     """What a layer's backward needs: its bottoms cut off from the layers before, and its tops."""
 
@@ -44,9 +86,13 @@ def measure(net: Net) -> LayerTimes:
     Each layer's bottoms are leaves of autograd's graph, so that the gradient of one layer alone is
     computed at a time. Inputs that the caller would have to feed are zeros.
     """
+    with net.execution.context(net.device):
+        return _layer_by_layer(net, net.device)
+
+
+def _layer_by_layer(net: Net, device: torch.device) -> LayerTimes:
     times = LayerTimes()
     blobs: dict[str, Tensor] = {}
-    device = net.params[0].tensor.device if net.params else torch.device("cpu")
     for source in net.sources:
         feed = _feeder(source, device)
         tops, times.forward[source.name] = _timed(feed, device)

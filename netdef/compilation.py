@@ -1,0 +1,57 @@
+"""Nets through torch.compile, and what it keeps for the next run."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from ..proto.folders import home
+from .execution import Execution
+
+#: Where torch's compiler keeps what it made; by default in a temporary folder.
+CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
+
+
+def compiled(
+    function: Callable[..., Any], execution: Execution, frozen: bool = False
+) -> Callable[..., Any] | None:
+    """``function`` through torch.compile, if asked for; where that fails it runs as it is.
+
+    What is compiled is kept in the folder ``compiled`` of CORTADO_HOME, unless the environment
+    names another. ``frozen``: in passes without gradients, weights become constants that the
+    compiler lays out as it likes.
+    """
+    if not execution.compile:
+        return None
+    _keep_what_is_compiled()
+    from torch._inductor import config
+
+    fast = torch.compile(function, mode="reduce-overhead" if execution.cuda_graphs else None)
+    failed = False
+
+    def run(*arguments: Any) -> Any:
+        nonlocal failed
+        if not failed:
+            try:
+                with config.patch(freezing=frozen):
+                    return fast(*arguments)
+            except Exception as error:  # the compilers behind it raise many kinds
+                failed = True
+                reason = str(error).strip().partition("\n")[0]
+                warnings.warn(f"torch.compile failed, running without it: {reason}", stacklevel=2)
+        return function(*arguments)
+
+    return run
+
+
+def _keep_what_is_compiled() -> None:
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    # Torch writes its default, in a temporary folder, into the environment when it first looks.
+    usual = os.path.abspath(default_cache_dir())
+    if os.environ.get(CACHE_VARIABLE, usual) == usual:
+        os.environ[CACHE_VARIABLE] = str(home() / "compiled")

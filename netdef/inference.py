@@ -1,0 +1,61 @@
+"""What a net runs in passes without gradients, once it is folded."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from . import passes
+from .execution import BF16, FP32, Execution
+from .steps import Step
+
+
+class Watch:
+    """Notices when a tensor of some layers is written by torch, or another takes its place.
+
+    What is written through NumPy or ``.data`` goes unnoticed.
+    """
+
+    def __init__(self, layers: Iterable[nn.Module]) -> None:
+        self._seen = [
+            (table, name, tensor, _version(tensor))
+            for layer in layers
+            for table in (layer._parameters, layer._buffers)
+            for name, tensor in table.items()
+            if tensor is not None
+        ]
+
+    def unchanged(self) -> bool:
+        """Whether every tensor is as it was."""
+        return all(
+            table.get(name) is tensor and _version(tensor) == version
+            for table, name, tensor, version in self._seen
+        )
+
+
+def _version(tensor: Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version
+
+
+class Inference:
+    """Steps that hold copies of the weights: normalisation folded in, and prepacked on a CPU.
+
+    For a compiler they consist of plain operations.
+    """
+
+    @torch.no_grad()
+    def __init__(
+        self,
+        steps: Sequence[Step],
+        layers: Iterable[nn.Module],
+        outputs: Collection[str],
+        execution: Execution,
+        prepack: bool,
+    ) -> None:
+        self.watch = Watch(layers)
+        self.steps = passes.fold_batch_norm(steps, outputs)
+        dtype = {FP32: torch.float32, BF16: torch.bfloat16}.get(execution.precision)
+        if prepack and not execution.compile and dtype is not None and passes.packs(dtype):
+            self.steps = passes.prepack(passes.slide_maxima(self.steps), outputs, dtype)
