@@ -114,6 +114,9 @@ class Layer(nn.Module):
     differentiable: ClassVar[bool] = True
     #: Whether the top has the shape of the first bottom, for every one that can be built.
     keeps_shape: ClassVar[bool] = False
+    #: False for layers whose passes may differ although bottoms, blobs and random numbers are the
+    #: same, or that do more than compute their tops (code of the user's own): they run every time.
+    repeatable: ClassVar[bool] = True
 
     def __init__(self) -> None:
         super().__init__()

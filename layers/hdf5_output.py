@@ -28,6 +28,7 @@ class HDF5Output(Layer):
     bottoms = exactly(2)
     tops = exactly(0)
     differentiable = False
+    repeatable = False
 
     def __init__(self, file_name: str) -> None:
         super().__init__()

@@ -105,6 +105,7 @@ class Python(Layer):
     Torch: has none.
     """
 
+    repeatable = False
     message_field = "python_param"
     place: Tensor
     bottoms = at_least(0)

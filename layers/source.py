@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..proto import caffe_pb2
@@ -80,3 +85,38 @@ class DataSource:
 
     def close(self) -> None:
         """End threads and release files; the source can be asked again and then starts anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Variation:
+    """What makes a record's tops differ from epoch to epoch: the ``field`` that asks for it, and
+    whether they depend on the ``batch`` that the record is in."""
+
+    field: str
+    batch: bool = False
+
+
+class NumberedSource(DataSource):
+    """A source whose records have numbers, in stored order, so that what is computed of them can be
+    kept and found again."""
+
+    @abstractmethod
+    def variation(self) -> Variation | None:
+        """What makes a record's tops differ from epoch to epoch; None if nothing does."""
+
+    @abstractmethod
+    def advance(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Move on by one batch as :meth:`next` does, but read nothing: the epochs and the numbers
+        of the records that it would have brought."""
+
+    @abstractmethod
+    def sweep(self, device: torch.device, epoch: int = 0) -> Iterator[tuple[Tensor, ...]]:
+        """Batches of all records once, in stored order, as they are prepared in ``epoch``.
+
+        The last batch is filled up with records that came before. The position stays. A bad record
+        is a DataError, even where :meth:`next` would pass over it.
+        """
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A text that changes when the records or their labels may have changed."""

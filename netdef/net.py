@@ -20,7 +20,7 @@ from .compilation import compiled
 from .execution import Execution
 from .inference import Inference
 from .parameters import ParamRef, Tie
-from .steps import SourceStep, Step
+from .steps import SourceStep, Step, run_steps
 from .weights import CopyReport, WeightsSource
 
 logger = logging.getLogger(__name__)
@@ -83,6 +83,7 @@ class Net(nn.Module):
         self.keep_blobs = False
         #: Run every layer of the prototxt by itself, as hooks on layers need it, no fused steps.
         self.literal = False
+        self._head: tuple[list[Step], list[Step]] | None = None
         self._messages = [each.spec.message for each in plan.order]
         self._force_backward: bool = plan.message.force_backward
         self.ties: list[Tie] = plan.ties
@@ -116,7 +117,8 @@ class Net(nn.Module):
 
     def forward(self, **inputs: Tensor) -> dict[str, Tensor]:
         """The output blobs by name, for one tensor per input blob."""
-        if inputs.keys() != self.inputs.keys():
+        fed = {top for step in self.sources for top in step.tops}
+        if inputs.keys() not in (self.inputs.keys(), fed):
             raise self._wrong_inputs(inputs)
         blobs, loss = self._run(inputs, keep=self.keep_blobs)
         if not torch.compiler.is_exporting():
@@ -140,31 +142,18 @@ class Net(nn.Module):
         self, inputs: Mapping[str, Tensor], keep: bool
     ) -> tuple[dict[str, Tensor], Tensor]:
         blobs = {name: self.arranged(blob) for name, blob in inputs.items()}
-        loss_terms: list[Tensor] = []
         if self._force_backward:
             for name, blob in blobs.items():
                 if blob.is_floating_point() and not blob.requires_grad and torch.is_grad_enabled():
                     blobs[name] = blob.detach().requires_grad_()
-        for step in self._chosen_steps(keep):
-            layer = step.layer
-            for tie in step.views:
-                tie.apply()
-            bottoms = [blobs[name] for name in step.bottoms]
-            for index in step.detached:
-                bottoms[index] = bottoms[index].detach()
-            result = layer(*bottoms)
-            tops = (result,) if isinstance(result, Tensor) else result
-            for name, top in zip(step.tops, tops, strict=True):
-                blobs[name] = top
-            for index, weight in step.losses.items():
-                term = tops[index] if tops[index].dim() == 0 else tops[index].sum()
-                loss_terms.append(term if weight == 1 else weight * term)
-            if not keep:
-                for name in step.dead:
-                    del blobs[name]
+        loss_terms = run_steps(self._chosen_steps(inputs, keep), blobs, keep)
         return blobs, self._sum(loss_terms)
 
-    def _chosen_steps(self, keep: bool) -> list[Step]:
+    def _chosen_steps(self, inputs: Mapping[str, Tensor], keep: bool) -> list[Step]:
+        if self._head is not None and not self.inputs.keys() <= inputs.keys():
+            rest, fast_rest = self._head
+            literal = keep or self.literal or torch.compiler.is_compiling()
+            return rest if literal else fast_rest
         if keep or self.literal or torch.compiler.is_exporting():
             return self.steps  # an exported graph shows the layers of the prototxt
         compiling = torch.compiler.is_compiling()
@@ -280,7 +269,9 @@ class Net(nn.Module):
         DataError if that names a mean file that cannot be read.
         """
         known: dict[str, caffe_pb2.Preprocessing] = {}
-        for step in self.sources:
+        for step in self.order:
+            if not isinstance(step, SourceStep):
+                continue
             blob = step.tops[0]
             own = step.source.preprocessing(blob) if step.source.delivers else None
             found = own or self.recorded.get(blob) or step.source.preprocessing(blob)
@@ -342,11 +333,33 @@ class Net(nn.Module):
         )
         if self._channels_last:
             layout.arrange_weights(self.steps, seen_otherwise)
-        self._fast_steps = self.steps
-        if self.execution.optimize:
-            self._fast_steps = passes.optimize(self.steps, self.outputs, self.execution.recompute)
+        self._fast_steps = self.optimized(self.steps, self.outputs)
         self._inference: Inference | None = None
         self._compiled = compiled(self._run_steps, self.execution)
+
+    def optimized(self, steps: list[Step], outputs: Iterable[str]) -> list[Step]:
+        """Some of the net's steps as they run where only ``outputs`` of their tops are wanted."""
+        if not self.execution.optimize:
+            return steps
+        return passes.optimize(steps, outputs, self.execution.recompute)
+
+    def run_from(self, sources: Sequence[SourceStep], left_out: Sequence[Step]) -> None:
+        """Take batches from ``sources`` from now on, which bring the tops of the layers in
+        ``left_out`` ready made: passes on such batches run the other layers only.
+
+        Given all of :attr:`inputs` the net still runs as a whole.
+        """
+        self.sources = list(sources)
+        self._head = None
+        if left_out:
+            gone = {id(step) for step in left_out}
+            rest = [step for step in self.steps if id(step) not in gone]
+            self._head = rest, self.optimized(rest, self.outputs)
+
+    @property
+    def running(self) -> list[Step]:
+        """The layers that run on batches of :attr:`sources`."""
+        return self.steps if self._head is None else self._head[0]
 
     def fold(self) -> None:
         """Make passes without gradients faster, at the cost of a second copy of the weights.

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+
+from torch import Tensor
 
 from ..layers.base import Layer, Shape
 from ..layers.source import DataSource
@@ -60,3 +63,29 @@ class SourceStep:
     @property
     def top_shapes(self) -> tuple[Shape, ...]:
         return self.source.shapes
+
+
+def run_steps(steps: Iterable[Step], blobs: dict[str, Tensor], keep: bool = False) -> list[Tensor]:
+    """Run ``steps`` on ``blobs``, to which their tops are added; the weighted loss terms.
+
+    Blobs that nobody needs any more are taken out, unless ``keep``.
+    """
+    loss_terms: list[Tensor] = []
+    for step in steps:
+        layer = step.layer
+        for tie in step.views:
+            tie.apply()
+        bottoms = [blobs[name] for name in step.bottoms]
+        for index in step.detached:
+            bottoms[index] = bottoms[index].detach()
+        result = layer(*bottoms)
+        tops = (result,) if isinstance(result, Tensor) else result
+        for name, top in zip(step.tops, tops, strict=True):
+            blobs[name] = top
+        for index, weight in step.losses.items():
+            term = tops[index] if tops[index].dim() == 0 else tops[index].sum()
+            loss_terms.append(term if weight == 1 else weight * term)
+        if not keep:
+            for name in step.dead:
+                blobs.pop(name, None)
+    return loss_terms

@@ -188,18 +188,27 @@ def write_bundle(folder: Path, net: Net, evidence: Evidence, message: str) -> No
 
 
 def _fed(net: Net) -> NetParameter:
-    """The net with Input layers in the place of its data sources, which a bundle does without."""
+    """The layers that ran, with Input layers in the place of the data sources, which a bundle does
+    without."""
     definition = net.to_message()
-    shapes = {step.name: step.top_shapes for step in net.sources}
-    for layer in definition.layer:
-        if layer.name in shapes:
-            name, tops = layer.name, list(layer.top)
+    sources = {id(step.spec): step for step in net.sources}
+    running = {id(step.spec) for step in net.running}
+    layers = []
+    for step, layer in zip(net.order, definition.layer, strict=True):
+        source = sources.get(id(step.spec))
+        if source is not None:
             layer.Clear()
-            layer.name, layer.type = name, "Input"
-            layer.top.extend(tops)
-            for shape in shapes[name]:
+            layer.name, layer.type = source.name, "Input"
+            layer.top.extend(source.tops)
+            for shape in source.top_shapes:
                 layer.input_param.shape.add().dim.extend(shape)
-    return definition
+        if source is not None or id(step.spec) in running:
+            layers.append(layer)
+    kept = NetParameter()
+    kept.CopyFrom(definition)
+    del kept.layer[:]
+    kept.layer.extend(layers)
+    return kept
 
 
 def read_message(folder: str | Path) -> str:

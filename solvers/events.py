@@ -9,6 +9,7 @@ The order of a run, as in Caffe (a block in brackets comes only where the solver
     NetCreated, NetBuilt (train), NetCreated, NetBuilt (each test net), SolverReady
     [WeightsLoaded ...]
     TrainingStarted, [Restored]
+    [CachingFeatures ...]                                   features of the frozen layers
     every iteration:
         [TestStarted, TestFinished | TestInterrupted]       for each test net, before training
         [Displayed]                                         loss and outputs of this iteration
@@ -254,6 +255,17 @@ class Notice(Event):
 
     message: str
     warning: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CachingFeatures(Event):
+    """The frozen layers of a net ("train net", "test net #0") have run for ``done`` of ``total``
+    records (no Caffe line); it takes about ``seconds`` more. Sent every few seconds."""
+
+    net: str
+    done: int
+    total: int
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)

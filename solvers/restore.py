@@ -113,6 +113,8 @@ _HARMLESS = {
     "cuda_graphs",
     "recompute",
     "threads",
+    "cache_features",
+    "feature_cache",
     "tensorboard",
     "net",
     "train_net",

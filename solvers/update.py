@@ -84,6 +84,16 @@ class Updater:
             return True
         return not param.tensor.requires_grad and self.solver.weight_decay * param.decay_mult == 0
 
+    def moving(self) -> Tensors:
+        """The parameters that updates may change from now on: those whose rate is not 0, and those
+        that still coast."""
+        return [
+            self.parameters[index]
+            for index, param in enumerate(self.params)
+            if param.lr_mult != 0
+            or (self.rule.coasts and any(slot[index].count_nonzero() for slot in self.history))
+        ]
+
     # -- gradients ---------------------------------------------------------------------------------
 
     def clear_gradients(self) -> None:

@@ -7,6 +7,7 @@ Ctrl-C saves and stops; --sigint_effect changes that.
 
 Fine-tuning: --head LAYER with --num_classes N gives the net another last layer, --fresh PATTERNS
 lets further layers start anew, and --freeze PATTERNS keeps layers as the weights have them.
+--cache_features runs the frozen layers at the start of the net only once for each record.
 
 examples:
   cortado train --solver examples/digits/solver.prototxt --set base_lr=0.02
@@ -44,6 +45,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num_classes", type=at_least(1), help="outputs of the layer --head names")
     parser.add_argument("--fresh", default="", help="patterns of layers that start anew")
     parser.add_argument("--freeze", default="", help="patterns of layers that do not learn")
+    switch(parser, "cache_features", "run frozen layers once for each record and keep their tops")
+    parser.add_argument("--feature_cache", default="", help="folder for what is kept")
     parser.add_argument("--snapshot", default="", help=".solverstate to continue from, or auto")
     switch(parser, "accept_changes", "continue although net or solver were edited since")
     parser.add_argument("--gpu", default="", help="GPU id; wins over the solver's solver_mode")
@@ -81,7 +84,8 @@ def run(args: argparse.Namespace) -> int:
     from .output.live import live
     from .output.log import write
 
-    document = read_solver_with(args.solver, [*args.set, *running.assignments(args)])
+    assignments = [*args.set, *running.assignments(args), *kept_features(args)]
+    document = read_solver_with(args.solver, assignments)
     resume = find_snapshot(document, args.snapshot)
     document = fine_tuned(document, args)
     where = choose_device(document, device.for_training(args.gpu))
@@ -164,6 +168,12 @@ def fine_tuned(document: SolverDocument, args: argparse.Namespace) -> SolverDocu
     if args.freeze:
         document = fine_tuning.frozen(document, comma_list(args.freeze))
     return document
+
+
+def kept_features(args: argparse.Namespace) -> list[str]:
+    """The flags of feature caching, as assignments to fields of a solver; a folder turns it on."""
+    folder = [f"feature_cache={args.feature_cache}"] if args.feature_cache else []
+    return ["cache_features=true", *folder] if args.cache_features or folder else []
 
 
 def fresh_layers(args: argparse.Namespace) -> list[str]:

@@ -26,6 +26,7 @@ from .order import Order, by_label
 from .pipeline import Position
 from .prefetched import PrefetchedSource
 from .shapes import positive
+from .stamps import stamp
 from .transform import Picture, Transform
 
 
@@ -123,6 +124,13 @@ class Data(PrefetchedSource[Entry]):
         else:
             entries = StoredEntries(self._database, Position(), skipped)
         return _Samples(entries, self._reader)
+
+    def _stored(self, epoch: int) -> _Samples:
+        return _Samples(StoredEntries(self._database, Position(epoch)), self._reader)
+
+    def _origin(self) -> str:
+        labels = self._reader.labels
+        return self._database.fingerprint() + (stamp(labels.path) if labels else "")
 
     def _read_order(self) -> tuple[KeyIndex, Order]:
         """The keys, and for balanced draws the labels of all records: one pass without images."""

@@ -28,6 +28,10 @@ class Database(Protocol):
         """Key and value of each record in key order, from the first key not below ``start``."""
         ...
 
+    def fingerprint(self) -> str:
+        """A text that changes when the records may have changed."""
+        ...
+
     def close(self) -> None:
         """Release the files."""
         ...

@@ -28,16 +28,16 @@ class Reader:
     def __init__(self, database: Database, mode: int, labels: LabelFile | None = None) -> None:
         self.database = database
         self._mode = mode
-        self._labels = labels
+        self.labels = labels
 
     def read(self, entry: Entry) -> tuple[Picture, Label]:
         """Image and label; DataError if the record is damaged or its label is missing."""
         picture, label = read_entry(entry[1], self._mode)
-        return picture, label if self._labels is None else self._labels.get(entry[0])
+        return picture, label if self.labels is None else self.labels.get(entry[0])
 
     def label(self, entry: Entry) -> Label:
         """The label alone; the image is not looked at."""
-        return label_of(parse(entry[1])) if self._labels is None else self._labels.get(entry[0])
+        return label_of(parse(entry[1])) if self.labels is None else self.labels.get(entry[0])
 
     def describe(self, entry: Entry) -> str:
         """How errors name the record."""
@@ -82,7 +82,7 @@ class StoredEntries:
                 epoch, index = epoch + 1, 0
                 self._records = self._database.records()
         self._position = Position(epoch, index, bytes(samples[-1][0]))
-        return Job(samples, epochs, indices, self._position)
+        return Job(samples, epochs, indices, indices, self._position)
 
 
 class OrderedEntries:
@@ -97,7 +97,7 @@ class OrderedEntries:
         places, epochs, numbers = self._walk.take(count)
         samples = [self._keys.entry(place) for place in places.tolist()]
         after = Position(self._walk.epoch, self._walk.index)
-        return Job(samples, epochs, self._order.identities(places, numbers), after)
+        return Job(samples, epochs, self._order.identities(places, numbers), places, after)
 
 
 class KeyIndex:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import cv2
 
 from ...proto import caffe_pb2
@@ -15,6 +17,7 @@ from .order import Order, Walk, by_label
 from .pipeline import Job, Position
 from .prefetched import PrefetchedSource
 from .shapes import positive
+from .stamps import stamp
 from .transform import Picture, Transform
 
 #: Caffe's ImageData has no field for it; its Data layer's default is used here.
@@ -123,6 +126,12 @@ class ImageData(PrefetchedSource[ListedImage]):
             position = Position(0, skipped)
         return _Listed(self._reader, self._order, position, seed)
 
+    def _stored(self, epoch: int) -> _Listed:
+        return _Listed(self._reader, Order(len(self._reader.listed)), Position(epoch), 0)
+
+    def _origin(self) -> str:
+        return self._reader.fingerprint()
+
 
 class ImageReader:
     """The images of a list file: decoded in ``mode``, resized to ``size`` (width, height)."""
@@ -142,6 +151,14 @@ class ImageReader:
             image = cv2.resize(image, self.size).reshape(self.size[1], self.size[0], -1)
         return Picture(image, interleaved=True)
 
+    def fingerprint(self) -> str:
+        """A text that changes when a file, its label or how it is read may have changed."""
+        digest = hashlib.sha256(repr((self._mode, self.size)).encode())
+        for listed in self.listed:
+            text = f"{stamp(self._root + listed.path)} {listed.label}\n"
+            digest.update(text.encode(errors="surrogateescape"))
+        return digest.hexdigest()
+
     def describe(self, listed: ListedImage) -> str:
         """How errors name the image's place in the list."""
         return f"{self._source}:{listed.line}"
@@ -159,7 +176,7 @@ class _Listed:
         places, epochs, numbers = self._walk.take(count)
         after = Position(self._walk.epoch, self._walk.index)
         samples = [self._reader.listed[place] for place in places]
-        return Job(samples, epochs, self._order.identities(places, numbers), after)
+        return Job(samples, epochs, self._order.identities(places, numbers), places, after)
 
     def read(self, sample: ListedImage) -> tuple[Picture, int | None]:
         return self._reader.read(sample), sample.label

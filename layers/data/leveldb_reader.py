@@ -20,6 +20,7 @@ from typing import TypeVar
 from ...proto.errors import DataError
 from . import incomplete
 from .snappy import decompress
+from .stamps import stamp
 from .wire import varint
 
 _BLOCK = 32768
@@ -84,6 +85,12 @@ class LevelDatabase:
             last = key
             if kind == _VALUE:
                 yield memoryview(key), value
+
+    def fingerprint(self) -> str:
+        """A text that changes when the records may have changed."""
+        kept = (".ldb", ".sst", ".log")
+        files = sorted(path for path in self._folder.iterdir() if path.suffix in kept)
+        return " ".join(map(stamp, files))
 
     def close(self) -> None:
         """Forget the mapped files; they are unmapped when no record refers to them any more."""

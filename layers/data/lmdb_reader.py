@@ -16,6 +16,7 @@ import lmdb
 
 from ...proto.errors import DataError
 from . import incomplete
+from .stamps import stamp
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +73,11 @@ class LmdbDatabase:
     def get(self, key: bytes) -> memoryview | None:
         """The value of ``key``, or None."""
         return self._transaction.get(key)
+
+    def fingerprint(self) -> str:
+        """A text that changes when the records may have changed."""
+        data_file = data_file_of(self.path)
+        return f"{stamp(data_file)} {check(data_file).transaction}"
 
     def close(self) -> None:
         """End the transaction; the environment closes with its last database."""

@@ -34,11 +34,13 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Job(Generic[S]):
-    """The samples of a batch, the epoch and index of each, and the position after them."""
+    """The samples of a batch and the position after them. Each sample has its epoch, an index that
+    tells the draws of an epoch apart, and its place among the stored records."""
 
     samples: list[S]
     epochs: NDArray[np.int64]
     indices: NDArray[np.int64]
+    places: NDArray[np.int64]
     after: Position
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 from abc import abstractmethod
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ...proto import caffe_pb2
-from ...proto.errors import LayerError
+from ...proto.errors import DataError, LayerError
 from ..base import Shape, between
-from ..source import DataSource
+from ..source import NumberedSource, Variation
 from .buffers import BufferPool
 from .counter_random import named_seed
 from .labels import Label, Labels
@@ -26,7 +30,7 @@ S = TypeVar("S")
 _MIXING = "transform_param.augment"
 
 
-class PrefetchedSource(DataSource, Generic[S]):
+class PrefetchedSource(NumberedSource, Generic[S]):
     """Images and labels, read and transformed by threads that start with the first batch.
 
     ``first`` and ``first_label`` are those of the first sample: they settle the tops' shapes.
@@ -48,6 +52,7 @@ class PrefetchedSource(DataSource, Generic[S]):
         first_label: Label = None,
     ) -> None:
         self._transform = transform
+        self._first_shape = first.shape
         self._image_shape = transform.top_shape(first.shape)
         # Decoded images are BGR whatever the records that are stored raw.
         self._channel_order = "BGR" if first.interleaved else transform.channel_order
@@ -76,11 +81,21 @@ class PrefetchedSource(DataSource, Generic[S]):
         self._keys: tuple[str, ...] = ()
         self._skips = Skips(0)
         self._running: Prefetcher[Job[S], Ready] | None = None
+        #: Says which records come where nothing is read.
+        self._planner: Sampler[S] | None = None
         self._device: torch.device | None = None
 
     @abstractmethod
     def _sampler(self, position: Position | None, seed: int) -> Sampler[S]:
         """Samples from ``position`` on; None is the beginning."""
+
+    @abstractmethod
+    def _stored(self, epoch: int) -> Sampler[S]:
+        """All samples in stored order, as those of ``epoch``."""
+
+    @abstractmethod
+    def _origin(self) -> str:
+        """A text that changes when the stored records may have changed."""
 
     def next(self, device: torch.device) -> tuple[Tensor, ...]:
         if self._running is None or device != self._device:
@@ -94,12 +109,7 @@ class PrefetchedSource(DataSource, Generic[S]):
             self.close()
             raise
         self._position, self._keys = batch.after, batch.keys
-        if batch.event is not None:
-            stream = torch.cuda.current_stream(device)
-            stream.wait_event(batch.event)
-            for top in batch.tops:
-                top.record_stream(stream)
-        return batch.tops
+        return _received(batch, device)
 
     @property
     def last_keys(self) -> tuple[str, ...]:
@@ -107,32 +117,68 @@ class PrefetchedSource(DataSource, Generic[S]):
 
     def _start(self, device: torch.device) -> None:
         self.close()
+        seed = named_seed(self._seed, self._name)
+        self._skips.allowed = self.max_skipped
+        self._device = device
+        self._running = self._prefetcher(
+            self._sampler(self._position, seed), device, skip_bad=self.max_skipped > 0
+        )
+
+    def _prefetcher(
+        self, sampler: Sampler[S], device: torch.device, skip_bad: bool
+    ) -> Prefetcher[Job[S], Ready]:
         threads = min(self.threads or available_cores(), self._prefetch)
         on_cuda = device.type == "cuda"
-        seed = named_seed(self._seed, self._name)
         pipeline = Pipeline(
-            self._sampler(self._position, seed),
+            sampler,
             self._transform,
             batch_size=self._batch_size,
             shape=self._image_shape,
-            seed=seed,
+            seed=named_seed(self._seed, self._name),
             device=device,
             pool=BufferPool(spare=self._prefetch + threads + 2, pinned=on_cuda),
             # A quarter of the bytes to copy; the device then has the arithmetic for free.
             as_bytes=on_cuda and self._has_bytes,
             varies=self._batch_size == 1,
             labels=self._labels if self._wants_labels else None,
-            skip_bad=self.max_skipped > 0,
+            skip_bad=skip_bad,
         )
-        self._skips.allowed = self.max_skipped
-        self._device = device
-        self._running = Prefetcher(
+        return Prefetcher(
             pipeline.plan,
             pipeline.load,
             depth=self._prefetch,
             threads=threads,
             name=f"layer {self._name!r}",
         )
+
+    def variation(self) -> Variation | None:
+        return self._transform.variation(self._first_shape)
+
+    def advance(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        if self._planner is None:
+            self.close()
+            self._planner = self._sampler(self._position, named_seed(self._seed, self._name))
+        job = self._planner.take(self._batch_size)
+        self._position = job.after
+        self._keys = tuple(map(self._planner.key, job.samples))
+        return job.epochs, job.places
+
+    def sweep(self, device: torch.device, epoch: int = 0) -> Iterator[tuple[Tensor, ...]]:
+        sampler = self._stored(epoch)
+        if self.variation() is None and self._transform.crops_anywhere:
+            sampler = _OneSize(sampler, self._first_shape)
+        prefetcher = self._prefetcher(sampler, device, skip_bad=False)
+        try:
+            for _ in range(math.ceil((self.records or 0) / self._batch_size)):
+                yield _received(prefetcher.next(), device)
+        finally:
+            prefetcher.close()
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256(self._transform.description().SerializeToString())
+        labels = (replace(self._labels, ignored=frozenset()), sorted(self._labels.ignored))
+        digest.update(repr((self._origin(), self._transform.mode, labels)).encode())
+        return digest.hexdigest()
 
     def expect_labels(self, top: int, classes: int, ignored: frozenset[int]) -> None:
         if top == 1:
@@ -172,6 +218,35 @@ class PrefetchedSource(DataSource, Generic[S]):
             )
 
     def close(self) -> None:
+        self._planner = None
         if self._running is not None:
             self._running.close()
             self._running = None
+
+
+def _received(batch: Ready, device: torch.device) -> tuple[Tensor, ...]:
+    """The tops of a batch, for use in the current stream."""
+    if batch.event is not None:
+        stream = torch.cuda.current_stream(device)
+        stream.wait_event(batch.event)
+        for top in batch.tops:
+            top.record_stream(stream)
+    return batch.tops
+
+
+class _OneSize(Generic[S]):
+    """A sampler whose images must all be as large as the first one."""
+
+    def __init__(self, sampler: Sampler[S], shape: tuple[int, int, int]) -> None:
+        self.take, self.describe, self.key = sampler.take, sampler.describe, sampler.key
+        self._read = sampler.read
+        self._shape = shape
+
+    def read(self, sample: S) -> tuple[Picture, Label]:
+        picture, label = self._read(sample)
+        if picture.shape != self._shape:
+            raise DataError(
+                f"the image is {picture.shape}, the first one {self._shape} (channels, height, "
+                "width): crop_size takes a random part of larger ones, which cannot be kept"
+            )
+        return picture, label

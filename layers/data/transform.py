@@ -17,6 +17,7 @@ from torch import Tensor
 from ...proto import caffe_pb2
 from ...proto.errors import DataError, LayerError
 from ..base import TRAIN
+from ..source import Variation
 from . import image as images
 from .augment import Preparation
 from .augment.base import Randomness
@@ -194,6 +195,24 @@ class Transform:
             else:
                 message.resize_height, message.resize_width = resize.height, resize.width
         return message
+
+    @property
+    def crops_anywhere(self) -> bool:
+        """Whether the crop of an image larger than it is at a random place."""
+        return self._random_crop
+
+    def variation(self, shape: tuple[int, int, int]) -> Variation | None:
+        """What makes the results of an image differ from epoch to epoch, for images of ``shape``
+        (channels, height, width)."""
+        if self.preparation.mixing is not None:
+            return Variation("transform_param.augment.mixup_alpha or cutmix_alpha", batch=True)
+        if self.preparation.is_random:
+            return Variation("transform_param.augment")
+        if self._mirror:
+            return Variation("transform_param.mirror")
+        if self._random_crop and self.preparation.shape(shape)[1:] != (self.crop_size,) * 2:
+            return Variation("transform_param.crop_size, at a random place in TRAIN,")
+        return None
 
     def draws(self, seed: int, epochs: NDArray[np.int64], indices: NDArray[np.int64]) -> list[Draw]:
         """The random words of the samples at ``indices`` of ``epochs``."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ...layers.batch_norm import BatchNorm
-from ..steps import Step
+from ..steps import Step, run_steps
 from .batch_norm import Normalisation
 from .in_place import reuse_memory
 from .readers import running, trace
@@ -46,15 +46,7 @@ class Segment:
     def run(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
         """The tops of the segment."""
         blobs = dict(zip(self.bottoms, bottoms, strict=True))
-        for step in self.steps:
-            given = [blobs[name] for name in step.bottoms]
-            for index in step.detached:
-                given[index] = given[index].detach()
-            result = step.layer(*given)
-            tops = (result,) if isinstance(result, Tensor) else result
-            blobs.update(zip(step.tops, tops, strict=True))
-            for name in step.dead:
-                blobs.pop(name, None)
+        run_steps(self.steps, blobs)
         return tuple(blobs[name] for name in self.tops)
 
     def _contexts(self) -> tuple[Any, Any]:

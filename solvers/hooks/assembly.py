@@ -8,6 +8,7 @@ from .averaging import Averaging
 from .base import Hook
 from .debug import Debug
 from .display import Display
+from .features import CachedFeatures
 from .finite import Finite
 from .signals import Signals
 from .snapshots import Snapshots
@@ -27,11 +28,10 @@ def standard_hooks(parameters: SolverParameter, net: Net, sigint: str, sighup: s
     display = Display(parameters.display, parameters.average_loss)
     if parameters.debug_info:
         hooks.append(Debug(display))
-    hooks += [
-        saver,
-        display,
-        Testing(parameters.test_interval, parameters.test_initialization),
-    ]
+    hooks.append(saver)
+    if parameters.cache_features:
+        hooks.append(CachedFeatures(parameters))
+    hooks += [display, Testing(parameters.test_interval, parameters.test_initialization)]
     if parameters.watch:
         hooks.append(Watching(parameters, saver))
     if parameters.check_finite:

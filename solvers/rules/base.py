@@ -47,7 +47,8 @@ class Rule:
     parameters, then the second. ``prepares_gradient``: the function applies Step.scale and L2 decay
     itself, because its kernel does so without another pass over memory. ``decouples_decay``: decay
     is part of the rule and not added to the gradient. ``ignores_zero_rate``: with rate 0 and an
-    all-zero history nothing moves, so frozen parameters need not be visited.
+    all-zero history nothing moves, so frozen parameters need not be visited. ``coasts``: the rate
+    is part of the history, so that what moved goes on for a while when its rate becomes 0.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Rule:
     prepares_gradient: bool = False
     decouples_decay: bool = False
     ignores_zero_rate: bool = False
+    coasts: bool = False
 
     def __call__(
         self, parameters: Tensors, gradients: Tensors, history: Sequence[Tensors], step: Step

@@ -38,6 +38,7 @@ def _norms(tensors: Tensors) -> Tensors:
         positive("trust_coefficient", optional=True),
     ),
     decouples_decay=True,
+    coasts=True,
 )
 def lars(parameters: Tensors, gradients: Tensors, history: Sequence[Tensors], step: Step) -> None:
     """h = momentum * h + rate * ratio * (g + decay * w); w = w - h, with

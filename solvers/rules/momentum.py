@@ -32,6 +32,7 @@ def _inverse(scale: Tensor | None) -> Tensor | None:
     requirements=(_MOMENTUM,),
     prepares_gradient=True,
     ignores_zero_rate=True,
+    coasts=True,
 )
 def sgd(parameters: Tensors, gradients: Tensors, history: Sequence[Tensors], step: Step) -> None:
     """h = momentum * h + rate * g; w = w - h.
@@ -60,6 +61,7 @@ def sgd(parameters: Tensors, gradients: Tensors, history: Sequence[Tensors], ste
     requirements=(_MOMENTUM,),
     prepares_gradient=True,
     ignores_zero_rate=True,
+    coasts=True,
 )
 def nesterov(
     parameters: Tensors, gradients: Tensors, history: Sequence[Tensors], step: Step

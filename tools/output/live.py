@@ -38,7 +38,7 @@ class Live:
         self._progress = progress
         self._facts = facts
         #: The parts of the line behind the bar, in the order in which they are shown.
-        self._parts = dict.fromkeys(("epoch", "loss", "rate", "memory", "test"), "")
+        self._parts = dict.fromkeys(("epoch", "loss", "rate", "memory", "test", "features"), "")
         self._tests: dict[tuple[int, str, int], tuple[float, float | None]] = {}
         self._tested_at = 0
         self._task = progress.add_task("train", total=None, detail="", images=facts.images)
@@ -57,6 +57,8 @@ class Live:
                 self._show("memory", self._memory())
             case events.RateDisplayed(rate=rate):
                 self._show("rate", f"lr {number(rate)}")
+            case events.CachingFeatures(done=done, total=total):
+                self._show("features", f"features {done}/{total}" if done < total else "")
             case events.TestProgress(batch=batch, batches=batches):
                 self._show("test", f"testing {batch}/{batches}")
             case events.TestFinished(weights="", iteration=done, index=index, outputs=outputs):

@@ -202,6 +202,14 @@ def _(event: events.Notice) -> Iterable[Line]:
 
 
 @lines.register
+def _(event: events.CachingFeatures) -> Iterable[Line]:
+    minutes, seconds = divmod(round(event.seconds), 60)
+    left = f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+    done = f"{event.done:,} of {event.total:,} records"
+    yield INFO, f"Features of the {event.net}: {done}, about {left} left"
+
+
+@lines.register
 def _(event: events.FinalLoss) -> Iterable[Line]:
     yield INFO, f"Iteration {event.iteration}, loss = {number(event.loss)}"
 
