@@ -40,9 +40,10 @@ def digest(net: Net, part: Trunk, variants: int, seed: int) -> str:
     return found.hexdigest()[:32]
 
 
-def first_batch(net: Net, part: Trunk) -> dict[str, Tensor]:
-    """The blobs of the source for its first records."""
-    return next(_batches(net, part, 0))
+def probe(net: Net, part: Trunk, threads: int) -> dict[str, str]:
+    """Which layers of the trunk cannot be run once for all, and why: tried on the first records."""
+    with prepared_process(net.device, threads):
+        return trunk.probe(net, part, next(_batches(net, part, 0)))
 
 
 def make(
@@ -62,7 +63,7 @@ def make(
     run = trunk.program(net, part)
     try:
         with prepared_process(net.device, threads):
-            first = run(first_batch(net, part))
+            first = run(next(_batches(net, part, 0)))
             shapes = {name: tuple(blob.shape[1:]) for name, blob in first.items()}
             with Features.create(folder, shapes, rows, notes) as features:
                 for variant in range(variants):

@@ -140,7 +140,7 @@ class CachedFeatures(Hook):
         if features is not None:
             refused = features.notes
         else:
-            refused = trunk.probe(this.net, part, feature_cache.first_batch(this.net, part))
+            refused = feature_cache.probe(this.net, part, solver.parameters.threads)
         if refused:
             self._tell(solver, this, part, refused)
             found = trunk.find(this.net, this.changing, refused)
