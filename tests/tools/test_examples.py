@@ -20,7 +20,7 @@ DEPLOY = {
 }
 SHAPES = {
     "digits": (1, 8, 8),
-    "fine_tuning": (1, 8, 8),
+    "fine_tuning": (1, 16, 16),
     "mnist": (1, 28, 28),
     "cifar10": (3, 32, 32),
 }

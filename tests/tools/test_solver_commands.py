@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cortado.proto.caffe_pb2 import NetParameter
+from cortado.layers.data.lmdb_writer import LmdbWriter
+from cortado.proto.caffe_pb2 import Datum, NetParameter
 from cortado.proto.files import read_message
 from cortado.proto.state import read_state
 from cortado.tools import cli
@@ -62,6 +63,27 @@ def test_changes_are_accepted_when_asked(folder: Path, capsys) -> None:
     assert cli.main(again) == 4
     assert "solver field momentum" in capsys.readouterr().err
     assert cli.main([*again, "--accept_changes"]) == 0
+
+
+def test_frozen_layers_run_once_when_asked(folder: Path, capsys) -> None:
+    flags = ("--freeze=conv", "--feature_cache=kept")  # a folder turns it on
+    assert cli.main([*TRAIN, *flags]) == 2
+    assert "no Data or ImageData layer feeds the net" in capsys.readouterr().err
+    with LmdbWriter("images") as writer:
+        for number in range(8):
+            datum = Datum(channels=3, height=8, width=8, data=bytes([number] * 192), label=1)
+            writer.put(b"%d" % number, datum.SerializeToString())
+    text = Path("net.prototxt").read_text()
+    data = """type: "Data" top: "data" top: "label"
+      data_param { source: "images" batch_size: 4 backend: LMDB }"""
+    start, end = text.index('type: "DummyData"'), text.index('}\nlayer {\n  name: "conv"')
+    Path("net.prototxt").write_text(text[:start] + data + text[end:])
+    assert cli.main([*TRAIN, *flags]) == 0
+    messages = lines_of(capsys.readouterr().err)
+    assert "Features of the train net: 8 of 8 records, about 0 s left" in messages
+    (told,) = (message for message in messages if message.startswith("The test net #0 runs"))
+    assert "kept features (conv, label): 2 of 5 layers are left out" in told
+    assert len(list(Path("kept").iterdir())) == 2
 
 
 def test_auto_needs_a_prefix(folder: Path, capsys) -> None:
