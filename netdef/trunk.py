@@ -64,14 +64,14 @@ def find(net: Net, changing: Collection[int], refused: Collection[str] = ()) -> 
     Layers whose blobs lie in ``changing`` memory are no part of it, nor are those called in
     ``refused``, losses, and layers whose tops have no entry for each record.
     """
-    trunks: dict[str, Trunk] = {}
+    trunks: list[Trunk] = []
     made: dict[str, Trunk] = {}
     read_by_rest: set[str] = set()
     for step in net.order:
         if isinstance(step, SourceStep):
             if isinstance(step.source, NumberedSource):
-                trunks[step.name] = trunk = Trunk(step)
-                made.update(dict.fromkeys(step.tops, trunk))
+                trunks.append(Trunk(step))
+                made.update(dict.fromkeys(step.tops, trunks[-1]))
             continue
         owner = _owner(step, made)
         if (
@@ -94,7 +94,7 @@ def find(net: Net, changing: Collection[int], refused: Collection[str] = ()) -> 
     for name in net.outputs:
         if name in made:
             _want(made[name], name)
-    return list(trunks.values())
+    return trunks
 
 
 def _owner(step: Step, made: Mapping[str, Trunk]) -> Trunk | None:

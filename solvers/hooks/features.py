@@ -87,16 +87,17 @@ class CachedFeatures(Hook):
                 "no Data or ImageData layer feeds the net; the records of others have no numbers"
             )
             raise ConfigError(f"cache_features: {problem}")
-        sources = {step.name: step for step in this.net.sources}
+        sources = {id(step): step for step in this.net.sources}
         left_out: list[Step] = []
         for part in usable:
             found = self._features(solver, this, part)
             if found is None:
                 return set()
+            original = part.source
             part, features = found
             tops = tuple(part.tops)
             source = StoredFeatures(part.numbered, features, tops, self._variants_of(part))
-            sources[part.source.name] = replace(part.source, source=source, tops=tops)
+            sources[id(original)] = replace(original, source=source, tops=tops)
             left_out += part.steps
         this.net.run_from(list(sources.values()), left_out)
         return {id(step) for step in left_out}

@@ -337,3 +337,26 @@ def test_whole_batches_still_run_through_the_whole_net(tmp_path: Path, database:
         assert "conv" in solver.net.blobs
         solver.net(**solver.net.next_batch())
         assert "conv" not in solver.net.blobs
+
+
+def test_two_sources_each_have_their_own_features(tmp_path: Path, database: Path) -> None:
+    """Images of two databases go through one trunk; only the second one's labels are read."""
+    write_database(tmp_path / "others", [8] * 7)
+    other = source(tmp_path / "others", "shuffle: true")
+    other = other.replace('"images" type', '"more" type').replace('"data"', '"data2"', 1)
+    data = source(database).replace(' top: "label"', "") + other
+    shared = 'param { name: "w" } param { name: "b" }'
+    middle = f"""
+      layer {{ name: "conv" type: "Convolution" bottom: "data" top: "conv" {shared}
+        convolution_param {{ num_output: 4 kernel_size: 8 weight_filler {{ type: "msra" }} }} }}
+      layer {{ name: "conv2" type: "Convolution" bottom: "data2" top: "conv2" {shared}
+        convolution_param {{ num_output: 4 kernel_size: 8 weight_filler {{ type: "msra" }} }} }}
+      layer {{ name: "sum" type: "Eltwise" bottom: "conv" bottom: "conv2" top: "pool" }}
+    """
+    arguments = {"data": data, "middle": middle + HEAD, "frozen": ["conv"]}
+    keys, weights, _ = trained(solver_for(tmp_path / "whole", cached=False, **arguments))
+    cached = solver_for(tmp_path / "cached", **arguments)
+    cached_keys, cached_weights, _ = trained(cached)
+    assert [step.name for step in cached.net.running] == ["sum", "drop", "ip", "loss"]
+    assert cached_keys == keys
+    assert all(map(torch.allclose, cached_weights, weights))
