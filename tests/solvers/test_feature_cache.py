@@ -67,13 +67,14 @@ def solver_for(
     cached: bool = True,
     frozen: list[str] = FROZEN,
     middle: str = TRUNK + HEAD,
+    device: str = "cpu",
 ) -> Solver:
     folder.mkdir(exist_ok=True)
     if cached:
         text += f' cache_features: true feature_cache: "{folder.parent}/features"'
     net = f'name: "images" {data} {middle}'
     document = fine_tuning.frozen(solver_document(folder, text, net), frozen)
-    return Solver(document, device="cpu")
+    return Solver(document, device=device)
 
 
 class Keys(Hook):
@@ -117,6 +118,20 @@ def test_order_weights_and_tests_are_those_of_a_run_without(
     # Batches of other records may be multiplied in another order.
     assert all(map(torch.allclose, cached_weights, weights))
     assert cached_tests == pytest.approx(tests, rel=1e-5)
+
+
+@pytest.mark.gpu
+def test_order_and_weights_on_a_gpu(tmp_path: Path, database: Path) -> None:
+    data = source(database, "shuffle: true", "scale: 0.01 mirror: true")
+    text = "max_iter: 13 feature_variants: 4"
+    whole = solver_for(tmp_path / "whole", data, text, cached=False, device="cuda")
+    keys, weights, _ = trained(whole)
+    cached_keys, cached_weights, _ = trained(
+        solver_for(tmp_path / "cached", data, text, device="cuda")
+    )
+    assert cached_keys == keys
+    for one, other in zip(cached_weights, weights, strict=True):
+        assert torch.allclose(one, other, rtol=1e-3, atol=1e-4)
 
 
 def test_batches_as_they_were_give_the_same_bits(tmp_path: Path) -> None:
