@@ -1,11 +1,11 @@
 """A net that knows the digits 0 to 4 learns 5 to 9 from few images.
 
 The net first learns the digits 0 to 4 in their eight orientations, turned and mirrored: 40 classes,
-which need more to be told apart than five, so that its layers come to know more. Then it is given a
-new last layer and tuned to 5 to 9 with 1, 2, 5, 10 and 20 images of each, once with all layers
-learning and once with the convolutions frozen; beside it the same net learns the same images from
-random weights, with the same solver and the same augmentation. It writes a table and a plot, and
-takes a few minutes on two cores.
+which need more to be told apart than five, so that its layers come to know more. Then its fully
+connected layers start anew, and it is tuned to 5 to 9 with 1, 2, 5, 10 and 20 images of each, once
+with all layers learning and once with the convolutions frozen; beside it the same net learns the
+same images from random weights, with the same solver and the same augmentation. It writes a table
+and a plot, and takes a few minutes on two cores.
 
     python examples/fine_tuning/run.py --out tuned
 """
@@ -119,7 +119,7 @@ def learn(
         if isinstance(event, events.TestFinished):
             found.append(next(each.value for each in event.outputs if each.blob == "accuracy"))
 
-    starts = {"weights": [weights], "fresh": ["ip2"]} if weights else {"weights": []}
+    starts = {"weights": [weights], "fresh": ["ip*"]} if weights else {"weights": []}
     with Solver(document, listeners=[listen], **starts) as solver:  # type: ignore[arg-type]
         solver.solve()
         solver.test_all()
