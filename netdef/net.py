@@ -83,7 +83,7 @@ class Net(nn.Module):
         self.keep_blobs = False
         #: Run every layer of the prototxt by itself, as hooks on layers need it, no fused steps.
         self.literal = False
-        self._head: tuple[list[Step], Sequence[Step]] | None = None
+        self._head: tuple[list[Step], list[Step]] | None = None
         self._messages = [each.spec.message for each in plan.order]
         self._force_backward: bool = plan.message.force_backward
         self.ties: list[Tie] = plan.ties
@@ -149,7 +149,7 @@ class Net(nn.Module):
         loss_terms = run_steps(self._chosen_steps(inputs, keep), blobs, keep)
         return blobs, self._sum(loss_terms)
 
-    def _chosen_steps(self, inputs: Mapping[str, Tensor], keep: bool) -> Sequence[Step]:
+    def _chosen_steps(self, inputs: Mapping[str, Tensor], keep: bool) -> list[Step]:
         steps, fast, folded = self.steps, self._fast_steps, self._inference
         if self._head is not None and not self.inputs.keys() <= inputs.keys():
             (steps, fast), folded = self._head, None
@@ -336,7 +336,7 @@ class Net(nn.Module):
         self._inference: Inference | None = None
         self._compiled = compiled(self._run_steps, self.execution)
 
-    def optimized(self, steps: Sequence[Step], outputs: Iterable[str]) -> Sequence[Step]:
+    def optimized(self, steps: list[Step], outputs: Iterable[str]) -> list[Step]:
         """Some of the net's steps as they run where only ``outputs`` of their tops are wanted."""
         if not self.execution.optimize:
             return steps
