@@ -343,11 +343,8 @@ class Net(nn.Module):
         return passes.optimize(steps, outputs, self.execution.recompute)
 
     def run_from(self, sources: Sequence[SourceStep], left_out: Sequence[Step]) -> None:
-        """Take batches from ``sources`` from now on, which bring the tops of the layers in
-        ``left_out`` ready made: passes on such batches run the other layers only.
-
-        Given all of :attr:`inputs` the net still runs as a whole.
-        """
+        """Take batches from ``sources``, which bring the tops of the layers in ``left_out`` ready
+        made: passes on them run the other layers only. Given all inputs the whole net runs."""
         self.sources = list(sources)
         self._head = None
         if left_out:

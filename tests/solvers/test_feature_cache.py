@@ -84,7 +84,8 @@ class Keys(Hook):
         self.seen: list[tuple[str, ...]] = []
 
     def after_update(self, solver, iteration) -> None:
-        self.seen.append(iteration.keys)
+        sources = [step.source for step in solver.net.sources]
+        self.seen.append(tuple(key for source in sources for key in source.last_keys))
 
 
 def trained(solver: Solver) -> tuple[list[tuple[str, ...]], list[torch.Tensor], list[float]]:
