@@ -28,9 +28,7 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
-# Needs a GPU: its tests, then the races.
+# Needs a GPU: tests, races and input in one table.
 .PHONY: gpu
 gpu: $(STAMP)
-	$(BIN)/python -m pytest -m gpu
-	$(BIN)/cortado bench bvlc_alexnet bvlc_googlenet resnet50_caffe vgg16 --gpu 0 --phase train --rounds 5 \
-		--batch 128 --precision BF16 --against plain,tuned --json gpu.json
+	$(BIN)/python scripts/gpu_suite.py $(GPU_ARGS)

@@ -315,11 +315,12 @@ def bench_convert(folder: Path, args: argparse.Namespace) -> None:
 
 def bench_alexnet(folder: Path, args: argparse.Namespace) -> None:
     write_raw(folder / "alexnet", 512)
+    size, device = args.size, f"cuda:{args.gpu}" if args.gpu else "cpu"
     sources = {
         "LMDB": 'type: "Data" transform_param { crop_size: 227 mirror: true mean_value: 110 } '
-        f'data_param {{ source: "{folder / "alexnet"}" backend: LMDB batch_size: 16 }}',
-        "DummyData": 'type: "DummyData" dummy_data_param { shape { dim: 16 dim: 3 dim: 227 '
-        "dim: 227 } shape { dim: 16 } }",
+        f'data_param {{ source: "{folder / "alexnet"}" backend: LMDB batch_size: {size} }}',
+        "DummyData": f'type: "DummyData" dummy_data_param {{ shape {{ dim: {size} dim: 3 dim: 227 '
+        f"dim: 227 }} shape {{ dim: {size} }} }}",
     }
     layers = list(read_net(args.net).message.layer)
     # What comes before the first convolution prepares data.
@@ -333,9 +334,8 @@ def bench_alexnet(folder: Path, args: argparse.Namespace) -> None:
         parameters = SolverParameter(
             base_lr=0.001, lr_policy="fixed", max_iter=10**6, snapshot_after_train=False
         )
-        parameters.solver_mode = SolverParameter.CPU
         parameters.net_param.CopyFrom(net.message)
-        solvers[name] = Solver(Document(parameters), device="cpu")
+        solvers[name] = Solver(Document(parameters), device=device)
         solvers[name].step(2)
     seconds: dict[str, list[float]] = {name: [] for name in solvers}
     used: dict[str, list[float]] = {name: [] for name in solvers}
@@ -343,13 +343,15 @@ def bench_alexnet(folder: Path, args: argparse.Namespace) -> None:
         for name, solver in solvers.items():
             started, before = time.perf_counter(), processor_seconds()
             solver.step(2)
+            if args.gpu:
+                torch.cuda.synchronize(device)
             seconds[name].append((time.perf_counter() - started) / 2)
             used[name].append((processor_seconds() - before) / 2)
     for what, found in (("by the clock", seconds), ("of processor time", used)):
         ratios = [a / b for a, b in zip(*found.values(), strict=True)]
         middle = {name: 1000 * statistics.median(each) for name, each in found.items()}
         print(
-            f"AlexNet 16 x 227, a step {what}: {middle['LMDB']:.0f} ms from the LMDB, "
+            f"AlexNet {size} x 227, a step {what}: {middle['LMDB']:.0f} ms from the LMDB, "
             f"{middle['DummyData']:.0f} ms from DummyData; ratio {statistics.median(ratios):.3f} "
             f"({min(ratios):.3f} to {max(ratios):.3f}, {args.repeats} pairs)"
         )
@@ -375,6 +377,8 @@ def main() -> None:
     parser.add_argument(
         "--net", default="model_zoo/bvlc_alexnet/net.prototxt", help="alexnet: the net"
     )
+    parser.add_argument("--size", type=int, default=16, help="alexnet: images a step")
+    parser.add_argument("--gpu", default="", help="alexnet: number of a GPU; the CPU without it")
     args = parser.parse_args()
     torch.set_num_threads(1)
     for name in args.what:

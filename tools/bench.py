@@ -14,10 +14,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
-import subprocess
-import tempfile
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +62,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "torchvision-tuned, opencv",
     )
     parser.add_argument(
-        "--caffe", default="", metavar="PATH", help="a Caffe binary to time as well"
+        "--caffe",
+        default="",
+        metavar="PATH",
+        help="a Caffe binary to race as well, by its own `time`, which leaves the update out",
     )
     parser.add_argument("--json", default="", metavar="FILE", help="write everything to FILE")
 
@@ -75,6 +76,8 @@ def run(args: argparse.Namespace) -> int:
     from .benchmarks.contenders import Course
     from .benchmarks.nets import BATCHES
 
+    if args.caffe and args.clock == "cpu":
+        raise ConfigError("--caffe can be timed by the wall's clock only, not with --clock cpu")
     where = device.first(args.gpu)
     settings = settings_of(args)
     limit = probe.ceiling(where, args.precision, args.clock)
@@ -88,6 +91,9 @@ def run(args: argparse.Namespace) -> int:
             for batch in args.batch or usual:
                 course = Course(name, batch, phase == "train", where, args.precision, settings)
                 found.append(_one(course, args, limit))
+    for training in (True, False):
+        if line := _means(found, training):
+            print(line)
     if args.json:
         Path(args.json).write_text(
             json.dumps({"machine": _machine(where), "ceiling": limit, "races": found}, indent=1)
@@ -114,7 +120,7 @@ def _one(course: Course, args: argparse.Namespace, limit: float) -> Mapping[str,
             names.append(name)
         elif not course.training:
             print(f"  {name:17} left out: {reason}")
-    results, macs = race(course, names, args.rounds, args.threads, args.clock)
+    results, macs = race(course, names, args.rounds, args.threads, args.clock, args.caffe)
     found = dict(summary(course, results, macs, images))
     for name, each in found["contenders"].items():
         middle, low, high = each["ratio"]
@@ -125,33 +131,23 @@ def _one(course: Course, args: argparse.Namespace, limit: float) -> Mapping[str,
             f"{each['peak_mib']:7.0f} MiB {' ' * len(rate) if name in peers.PEERS[:2] else rate}"
             f"{against}"
         )
-    if args.caffe:
-        found["caffe_ms"] = _caffe(args.caffe, course)
-        print(f"  {'Caffe':17}{found['caffe_ms']:10.2f} ms (its own average)")
     return found
 
 
-def _caffe(binary: str, course: Course) -> float:
-    """Milliseconds by ``caffe time`` of the same net, data replaced by constants."""
-    from ..proto.text import to_text
-
-    message = course.document().message
-    for layer in message.layer:
-        if layer.type == "Input":
-            shapes = list(layer.input_param.shape)
-            layer.ClearField("input_param")
-            layer.type = "DummyData"
-            layer.dummy_data_param.shape.extend(shapes)
-    with tempfile.NamedTemporaryFile("w", suffix=".prototxt") as file:
-        file.write(to_text(message))
-        file.flush()
-        command = [binary, "time", "-model", file.name, "-iterations", "10"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-    what = "Forward-Backward" if course.training else "Forward pass"
-    line = re.search(rf"Average {what}: ([\d.e+]+) ms", done.stderr)
-    if not line:
-        raise ConfigError(f"bench: {binary} did not time the net: {done.stderr[-300:].strip()}")
-    return float(line.group(1))
+def _means(races: Sequence[Mapping[str, Any]], training: bool) -> str:
+    """Geometric means over the nets that a contender ran, if it ran more than one."""
+    ratios: dict[str, list[float]] = {}
+    for race in races:
+        if race["course"]["training"] == training:
+            for name, each in race["contenders"].items():
+                ratios.setdefault(name, []).append(each["ratio"][0])
+    found = [
+        f"{statistics.geometric_mean(each):.2f}x {name}"
+        for name, each in ratios.items()
+        if name != "ours" and len(each) > 1
+    ]
+    what = "training step" if training else "inference"
+    return f"\n{what}, geometric mean: ours is {', '.join(found)}" if found else ""
 
 
 def _machine(where: str) -> str:

@@ -107,3 +107,44 @@ def test_race_of_inference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 def test_unknown_net_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "lenot"]) == 2
     assert "lenet" in capsys.readouterr().err
+
+
+def pretended_caffe(folder: Path, answer: str) -> Path:
+    """A program that writes down how it was called and prints ``answer`` as Caffe logs."""
+    binary = folder / "caffe"
+    binary.write_text(
+        "#!/bin/sh\n"
+        f'echo "$@" >> {folder}/calls\n'
+        f'while [ "$1" != -model ]; do shift; done; cp "$2" {folder}/seen.prototxt\n'
+        f"printf '%s\\n' '{answer}' >&2\n"
+    )
+    binary.chmod(0o755)
+    return binary
+
+
+def test_a_caffe_binary_races_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    answer = "I0101 caffe.cpp:406] Average Forward-Backward: 12345.5 ms."
+    binary = pretended_caffe(tmp_path, answer)
+    report = tmp_path / "bench.json"
+    command = ["bench", "lenet", "--batch", "2", "--rounds", "2", "--phase", "train"]
+    command += ["--against", "", "--caffe", str(binary), "--json", str(report)]
+    assert main(command) == 0
+    caffe = json.loads(report.read_text())["races"][0]["contenders"]["caffe"]
+    assert caffe["times"] == [12345.5, 12345.5]
+    assert caffe["ratio"][0] > 1
+    assert len((tmp_path / "calls").read_text().splitlines()) == 3  # one to see how long it takes
+    seen = parse((tmp_path / "seen.prototxt").read_text(), caffe_pb2.NetParameter).message
+    assert [layer.type for layer in seen.layer if not layer.bottom] == ["DummyData"]
+    assert "caffe" in capsys.readouterr().out
+
+
+def test_a_caffe_that_fails_is_quoted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    binary = pretended_caffe(tmp_path, "F0101 layer_factory.hpp:81] Unknown layer type")
+    command = ["bench", "lenet", "--batch", "2", "--rounds", "1", "--phase", "train"]
+    assert main([*command, "--against", "", "--caffe", str(binary)]) == 2
+    assert "Unknown layer type" in capsys.readouterr().err
+
+
+def test_caffe_cannot_be_timed_by_the_processor(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "lenet", "--caffe", "caffe", "--clock", "cpu"]) == 2
+    assert "--clock cpu" in capsys.readouterr().err

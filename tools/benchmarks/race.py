@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ...proto.errors import CortadoError
+from .caffe import CaffeRunner
 from .contenders import Course
 
 #: Time one turn should take at least, in ms; short steps are repeated until they fill it.
@@ -74,16 +75,25 @@ class Runner:
 
 
 def race(
-    course: Course, names: Sequence[str], rounds: int, threads: int = 0, clock: str = "wall"
+    course: Course,
+    names: Sequence[str],
+    rounds: int,
+    threads: int = 0,
+    clock: str = "wall",
+    caffe: str = "",
 ) -> tuple[list[Result], int]:
     """Results in the order of ``names``, and the MACs of a forward pass; turns alternate.
 
+    The binary ``caffe``, if given, comes last.
+
     CortadoError if a contender computes another loss, as then they do not run the same net.
     """
-    runners: list[Runner] = []
+    runners: list[Runner | CaffeRunner] = []
     try:
         for name in names:
             runners.append(Runner(name, course, threads, clock, warmup=2))
+        if caffe:
+            runners.append(CaffeRunner(caffe, course, threads))
         results = [Result(each.name, each.first["loss"]) for each in runners]
         _check_losses(results, 1e-3 if course.precision in ("FP32", "TF32") else 5e-2)
         macs = max(each.first.get("macs", 0) for each in runners)
