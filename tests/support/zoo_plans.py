@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
+import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from cortado.model_zoo import index, zoo
@@ -22,6 +23,8 @@ class Counted:
 @functools.cache
 def counted(name: str) -> Counted:
     """The plan of the model ``name`` for one image."""
-    with FlopCounterMode(display=False) as counter:
-        plan = zoo.plan(index.find(name))
+    plan = zoo.plan(index.find(name))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        for step in plan.steps:
+            step.layer(*(torch.empty(shape, device="meta") for shape in step.bottom_shapes))
     return Counted(plan, counter.get_total_flops())
