@@ -14,7 +14,7 @@ from ..layers.base import Shape
 from ..proto import caffe_pb2
 from ..proto.errors import ConfigError, DataError, nearest
 from ..proto.weights import LayerBlobs
-from . import blueprint, layout, memory, passes, weights
+from . import blueprint, layout, memory, parameters, passes, weights
 from .blueprint import NetSource
 from .compilation import compiled
 from .execution import Execution
@@ -298,21 +298,7 @@ class Net(nn.Module):
 
         ConfigError if one of them has another shape there.
         """
-        theirs = {step.name: step.layer for step in other.steps}
-        for step in self.steps:
-            layer = theirs.get(step.name)
-            if layer is None:
-                continue
-            for index, blob in enumerate(step.layer.blobs):
-                tensor = layer.blob(index) if index < len(layer.blobs) else None
-                own = step.layer.blob(index)
-                if tensor is None or tensor.shape != own.shape:
-                    found = "nothing" if tensor is None else list(tensor.shape)
-                    raise ConfigError(
-                        f"layer {step.name!r}: {blob.name} has shape {list(own.shape)} here and "
-                        f"{found} in the net it shares parameters with"
-                    )
-                setattr(step.layer, blob.name, tensor)
+        parameters.adopt(self.steps, other.steps)
 
     def _materialize(self) -> None:
         by_module: dict[nn.Module, list[Tie]] = {}

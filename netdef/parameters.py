@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..layers.base import Layer
 from ..proto import caffe_pb2
-from ..proto.errors import Fault
+from ..proto.errors import ConfigError, Fault
 from .state import LayerSpec
 
 if TYPE_CHECKING:
@@ -141,6 +141,28 @@ def share_parameters(
             else:
                 ties += _share(owner, ref, spec, message, faults)
     return params, ties
+
+
+def adopt(steps: Iterable[Step], others: Iterable[Step]) -> None:
+    """Let the layers of ``steps`` use the parameters of those of the same name in ``others``.
+
+    ConfigError if one of them has another shape there.
+    """
+    theirs = {step.name: step.layer for step in others}
+    for step in steps:
+        layer = theirs.get(step.name)
+        if layer is None:
+            continue
+        for index, blob in enumerate(step.layer.blobs):
+            tensor = layer.blob(index) if index < len(layer.blobs) else None
+            own = step.layer.blob(index)
+            if tensor is None or tensor.shape != own.shape:
+                found = "nothing" if tensor is None else list(tensor.shape)
+                raise ConfigError(
+                    f"layer {step.name!r}: {blob.name} has shape {list(own.shape)} here and "
+                    f"{found} in the net it shares parameters with"
+                )
+            setattr(step.layer, blob.name, tensor)
 
 
 def _stated(message: caffe_pb2.ParamSpec) -> set[str]:
