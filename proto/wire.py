@@ -80,8 +80,9 @@ def walk(view: memoryview, start: int, end: int) -> Iterator[Span]:
         yield Span(number, kind, tag, begin, position, value)
 
 
-def read_varint(view: memoryview, position: int, end: int) -> tuple[int, int]:
-    """A variable-length number and the position after it."""
+def read_varint(view: memoryview | bytes, position: int, end: int | None = None) -> tuple[int, int]:
+    """A variable-length number and the position after it; WireError if ``end`` comes first."""
+    end = len(view) if end is None else end
     value = shift = 0
     while position < end and shift < 70:
         byte = view[position]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ...proto import caffe_pb2
 from ...proto.errors import DataError
-from .wire import to_varint
+from ...proto.wire import varint
 
 # Tags of the fields as Caffe writes them: field number * 8 + wire type.
 _CHANNELS, _HEIGHT, _WIDTH, _DATA, _LABEL, _ENCODED = 8, 16, 24, 34, 40, 56
@@ -116,7 +116,7 @@ def serialize(
         channels, height, width = shape
         head = caffe_pb2.Datum(channels=channels, height=height, width=width).SerializeToString()
     tail = caffe_pb2.Datum(label=label, encoded=shape is None).SerializeToString()
-    return b"".join((head, bytes([_DATA]), to_varint(memoryview(data).nbytes), data, tail))
+    return b"".join((head, bytes([_DATA]), varint(memoryview(data).nbytes), data, tail))
 
 
 def _parse_with_protobuf(value: memoryview | bytes) -> Record:

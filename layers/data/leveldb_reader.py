@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from ...proto.errors import DataError
+from ...proto.wire import read_varint
 from . import incomplete
 from .snappy import decompress
 from .stamps import stamp
-from .wire import varint
 
 _BLOCK = 32768
 _LOG_HEADER = 7
@@ -166,7 +166,7 @@ def _guarded(path: Path, read: Callable[[], T]) -> T:
 
 def _bytes(data: memoryview, position: int) -> tuple[memoryview, int]:
     """A length and as many bytes, and the position after them."""
-    length, position = varint(data, position)
+    length, position = read_varint(data, position)
     if position + length > len(data):
         raise ValueError("a value ends too early")
     return data[position : position + length], position + length
@@ -200,25 +200,25 @@ def _apply_edit(version: _Version, edit: memoryview) -> None:
     """Apply one record of a manifest; the tags are LevelDB's."""
     position = 0
     while position < len(edit):
-        tag, position = varint(edit, position)
+        tag, position = read_varint(edit, position)
         if tag == 1:
             name, position = _bytes(edit, position)
             if bytes(name) != b"leveldb.BytewiseComparator":
                 raise ValueError(f"keys are ordered by {bytes(name)!r}, which is not supported")
         elif tag in (2, 3, 4, 9):
-            number, position = varint(edit, position)
+            number, position = read_varint(edit, position)
             if tag == 2:
                 version.log_number = number
         elif tag == 5:
-            _, position = varint(edit, position)
+            _, position = read_varint(edit, position)
             _, position = _bytes(edit, position)
         elif tag in (6, 7):
-            level, position = varint(edit, position)
-            number, position = varint(edit, position)
+            level, position = read_varint(edit, position)
+            number, position = read_varint(edit, position)
             if tag == 6:
                 version.tables.pop((level, number), None)
                 continue
-            size, position = varint(edit, position)
+            size, position = read_varint(edit, position)
             smallest, position = _bytes(edit, position)
             largest, position = _bytes(edit, position)
             keys = bytes(smallest[:-8]), bytes(largest[:-8])
@@ -232,14 +232,14 @@ def _index(content: memoryview) -> list[tuple[int, int]]:
     footer = content[-_FOOTER:]
     if len(footer) < _FOOTER or struct.unpack_from("<Q", footer, 40)[0] != _MAGIC:
         raise ValueError("it does not end like a table")
-    _, position = varint(footer, 0)
-    _, position = varint(footer, position)
-    offset, position = varint(footer, position)
-    size, _ = varint(footer, position)
+    _, position = read_varint(footer, 0)
+    _, position = read_varint(footer, position)
+    offset, position = read_varint(footer, position)
+    size, _ = read_varint(footer, position)
     handles = []
     for _, value in _block_items(_block(content, (offset, size))):
-        start, position = varint(value, 0)
-        handles.append((start, varint(value, position)[0]))
+        start, position = read_varint(value, 0)
+        handles.append((start, read_varint(value, position)[0]))
     return handles
 
 
@@ -259,9 +259,9 @@ def _block_items(block: memoryview) -> Iterator[tuple[bytes, memoryview]]:
     end = len(block) - 4 * (restarts + 1)
     key, position = b"", 0
     while position < end:
-        shared, position = varint(block, position)
-        own, position = varint(block, position)
-        length, position = varint(block, position)
+        shared, position = read_varint(block, position)
+        own, position = read_varint(block, position)
+        length, position = read_varint(block, position)
         key = key[:shared] + bytes(block[position : position + own])
         position += own
         if position + length > end:

@@ -15,9 +15,9 @@ from pathlib import Path
 from types import TracebackType
 
 from ...proto.errors import DataError, ResourceError
+from ...proto.wire import varint
 from . import incomplete
 from .crc32c import masked
-from .wire import to_varint
 
 #: Bytes of a table, and of a block in it, after which the next one begins.
 _TABLE_SIZE = 2**25
@@ -101,10 +101,10 @@ class LevelWriter:
         edit = [b"\x01", _sized(b"leveldb.BytewiseComparator")]
         next_file = _MANIFEST + 1 + len(self._tables)
         for tag, number in ((2, 0), (9, 0), (3, next_file), (4, self.count)):
-            edit += [bytes([tag]), to_varint(number)]
+            edit += [bytes([tag]), varint(number)]
         for table in self._tables:
-            edit += [b"\x07", to_varint(_LAST_LEVEL), to_varint(table.number)]
-            edit += [to_varint(table.size), _sized(table.first), _sized(table.last)]
+            edit += [b"\x07", varint(_LAST_LEVEL), varint(table.number)]
+            edit += [varint(table.size), _sized(table.first), _sized(table.last)]
         return b"".join(edit)
 
 
@@ -128,7 +128,7 @@ class _Block:
             )
         else:
             self.restarts.append(self.size)
-        sizes = map(to_varint, (shared, len(key) - shared, len(value)))
+        sizes = map(varint, (shared, len(key) - shared, len(value)))
         found = [*sizes, key[shared:], value]
         self.parts += found
         self.size += sum(map(len, found))
@@ -190,14 +190,14 @@ class _Table:
         """Append a block; returns its place, as an index stores it."""
         # The zero says that the block is not compressed.
         content = block.content() + b"\0"
-        place = to_varint(self.size) + to_varint(len(content) - 1)
+        place = varint(self.size) + varint(len(content) - 1)
         self.parts += [content, struct.pack("<I", masked(content))]
         self.size += len(content) + 4
         return place
 
 
 def _sized(value: bytes) -> bytes:
-    return to_varint(len(value)) + value
+    return varint(len(value)) + value
 
 
 def _log_parts(record: bytes) -> Iterator[bytes]:

@@ -5,12 +5,12 @@ Source: the format description that comes with Google's Snappy (format_descripti
 
 from __future__ import annotations
 
-from .wire import varint
+from ...proto.wire import read_varint
 
 
 def decompress(block: memoryview) -> bytes:
     """The content of a raw Snappy block; ValueError if it is damaged."""
-    size, position = varint(block, 0)
+    size, position = read_varint(block, 0)
     out = bytearray()
     try:
         while position < len(block):

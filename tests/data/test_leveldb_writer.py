@@ -12,8 +12,8 @@ from cortado.layers.data.crc32c import crc32c, masked
 from cortado.layers.data.database import open_any
 from cortado.layers.data.incomplete import MARKER
 from cortado.layers.data.leveldb_writer import LevelWriter
-from cortado.layers.data.wire import to_varint, varint
 from cortado.proto.errors import ConfigError, DataError, ResourceError
+from cortado.proto.wire import read_varint, varint
 
 GOLDEN = Path(__file__).parents[1] / "goldens/data/files/raw_table_leveldb"
 
@@ -52,10 +52,10 @@ def test_checksums_are_those_that_leveldb_stored() -> None:
     table = (GOLDEN / "000005.ldb").read_bytes()
     # The footer says where the index is; its checksum, of block and type, follows it.
     footer = table[-48:]
-    _, position = varint(footer, 0)
-    _, position = varint(footer, position)
-    offset, position = varint(footer, position)
-    end = offset + varint(footer, position)[0] + 1
+    _, position = read_varint(footer, 0)
+    _, position = read_varint(footer, position)
+    offset, position = read_varint(footer, position)
+    end = offset + read_varint(footer, position)[0] + 1
     assert masked(table[offset:end]) == struct.unpack_from("<I", table, end)[0]
     # So does the one of a manifest's first record, before its length and type.
     manifest = (GOLDEN / "MANIFEST-000004").read_bytes()
@@ -129,6 +129,6 @@ def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_numbers_of_seven_bits() -> None:
     for number in (0, 1, 127, 128, 300, 2**35):
-        assert varint(to_varint(number), 0) == (number, len(to_varint(number)))
-    with pytest.raises(ValueError, match="too early"):
-        varint(b"\x80", 0)
+        assert read_varint(varint(number), 0) == (number, len(varint(number)))
+    with pytest.raises(ValueError, match="cut off"):
+        read_varint(b"\x80", 0)
