@@ -124,8 +124,9 @@ class _AcrossChannels(torch.autograd.Function):
         return result, None, None, None, None
 
 
-#: Numbers that a CPU works on at a time: some arrays of so many fit its second-level cache.
-_IN_CACHE = 1 << 16
+#: Numbers that each thread works on at a time: few enough for some arrays of them to stay in its
+#: cache, so many that threads seldom wait for one another.
+_IN_CACHE = 1 << 17
 #: Channels that one product with a band matrix gives: more would multiply with more zeros.
 _BAND = 64
 
@@ -135,7 +136,7 @@ def _portions(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     if tensors[0].device.type != "cpu":
         yield tensors
         return
-    pixels = max(1, _IN_CACHE // tensors[0].shape[1])
+    pixels = max(1, _IN_CACHE * torch.get_num_threads() // tensors[0].shape[1])
     if all(each.is_contiguous(memory_format=torch.channels_last) for each in tensors):
         rows = [each.movedim(1, -1).flatten(0, 2) for each in tensors]
         yield from zip(*(each.split(pixels) for each in rows), strict=True)

@@ -125,10 +125,11 @@ def _one(course: Course, args: argparse.Namespace, limit: float) -> Mapping[str,
     for name, each in found["contenders"].items():
         middle, low, high = each["ratio"]
         against = "" if name == "ours" else f"  ours is {middle:.2f}x ({low:.2f}-{high:.2f})"
+        memory = f"{each['peak_mib']:.0f} MiB" if each["peak_mib"] else ""
         rate = f"{each['gflops']:7.0f} GFLOP/s ({each['gflops'] / limit:.0%})"
         print(
             f"  {name:17}{each['ms']:10.2f} ms {each['images_per_second']:9.1f} img/s "
-            f"{each['peak_mib']:7.0f} MiB {' ' * len(rate) if name in peers.PEERS[:2] else rate}"
+            f"{memory:>11} {' ' * len(rate) if name in peers.PEERS[:2] else rate}"
             f"{against}"
         )
     return found
