@@ -70,7 +70,12 @@ def deploy(
     if not kept:
         raise ConfigError("nothing is left of the net without its data, losses and accuracies")
     kept = [*_silences(layers, kept), *kept]
-    return NetParameter(name=document.message.name, layer=reversed(kept))
+    result = NetParameter(name=document.message.name, layer=reversed(kept))
+    # What layers need besides themselves: the modules of own ones, and Caffe's quirks.
+    getattr(result, "import").extend(getattr(document.message, "import"))
+    if document.message.HasField("caffe_quirks"):
+        result.caffe_quirks = document.message.caffe_quirks
+    return result
 
 
 def _silences(

@@ -117,3 +117,11 @@ def test_an_input_of_the_stage_gets_the_preprocessing_of_its_data_layer() -> Non
     assert wires(net) == ["Input  -> data", "ReLU data -> r"]
     assert list(net.layer[0].input_param.shape[0].dim) == [5, 3, 9, 9]
     assert net.layer[0].transform_param.scale == 0.5
+
+
+def test_own_modules_and_quirks_stay() -> None:
+    layers = DATA + FC % ("fc", "data", "fc")
+    net = deployed('import: "my_layers" caffe_quirks: true ' + layers)
+    assert list(getattr(net, "import")) == ["my_layers"]
+    assert net.caffe_quirks
+    assert not deployed(layers).HasField("caffe_quirks")

@@ -170,7 +170,6 @@ def _with_input(
         record = wish.overrides.apply(record)
         shapes[blob] = (1, record.channels, record.height, record.width)
     net = deploy(document, shapes, wish.stages)
-    net.caffe_quirks = document.message.caffe_quirks
     net.preprocessing.extend(records.values())
     for layer in net.layer:
         if layer.type == "Input" and layer.top[0] in records:
