@@ -71,44 +71,32 @@ def rows_of_input(_: Path, printed: str) -> list[str]:
     return [f"input | {line}" for line in printed.splitlines() if "ratio" in line]
 
 
+def report_of(out: Path, name: str) -> Path:
+    """Where the part ``name`` leaves what is read by programs."""
+    return out / f"{name}.json"
+
+
 def parts(args: argparse.Namespace, out: Path) -> list[Part]:
-    train, single, large = (out / f"{name}.json" for name in ("train", "single", "large"))
-    race = [*CORTADO, "bench", *args.nets, "--gpu", args.gpu, "--precision", args.precision]
+    python = sys.executable
+    common = [*CORTADO, "bench", *args.nets, "--gpu", args.gpu, "--precision", args.precision]
+
+    def race(name: str, share: float, phase: str, batch: int) -> Part:
+        flags = ["--phase", phase, "--batch", str(batch), "--json", str(report_of(out, name))]
+        return Part(name, [*common, *flags], share, rows_of_races)
+
+    data = [python, str(ROOT / "scripts" / "bench_data.py"), "alexnet", "--gpu", args.gpu]
     return [
-        Part("tests", [sys.executable, "-m", "pytest", "-q", "-m", "gpu"], 0.3, rows_of_tests),
-        Part(
-            "train",
-            [*race, "--phase", "train", "--batch", str(args.batch), "--json", str(train)],
-            0.35,
-            rows_of_races,
-        ),
-        Part(
-            "single",
-            [*race, "--phase", "test", "--batch", "1", "--json", str(single)],
-            0.1,
-            rows_of_races,
-        ),
-        Part(
-            "large",
-            [*race, "--phase", "test", "--batch", "64", "--json", str(large)],
-            0.1,
-            rows_of_races,
-        ),
-        Part(
-            "input",
-            [
-                *(sys.executable, str(ROOT / "scripts" / "bench_data.py"), "alexnet"),
-                *("--gpu", args.gpu, "--size", str(args.batch)),
-            ],
-            0.15,
-            rows_of_input,
-        ),
+        Part("tests", [python, "-m", "pytest", "-q", "-m", "gpu"], 0.3, rows_of_tests),
+        race("train", 0.35, "train", args.batch),
+        race("single", 0.1, "test", 1),
+        race("large", 0.1, "test", 64),
+        Part("input", [*data, "--size", str(args.batch)], 0.15, rows_of_input),
     ]
 
 
 def run(part: Part, out: Path, budget: float) -> list[str]:
     """The rows of ``part``, run for at most its share of ``budget`` seconds."""
-    report = out / f"{part.name}.json"
+    report = report_of(out, part.name)
     report.unlink(missing_ok=True)
     limit, began = part.share * budget, time.monotonic()
     log = out / f"{part.name}.log"
