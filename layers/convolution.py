@@ -15,6 +15,7 @@ from ..proto.errors import LayerError
 from . import fillers
 from .base import Context, Layer, Shape, at_least
 from .fillers import Filler
+from .native import winograd
 from .registry import register
 from .windows import Windows
 
@@ -137,6 +138,9 @@ class Convolution(_Filtering):
         w = self.windows
         bias = self.bias if self.bias_term else None
         count = len(w.kernel)
+        plan = winograd.plan(x, self.weight, w.stride, w.pad, w.dilation, self.group)
+        if plan is not None:
+            return winograd.convolve(plan, x, self.weight, bias)
         if count in _CONVOLVE:
             return _CONVOLVE[count](x, self.weight, bias, w.stride, w.pad, w.dilation, self.group)
         columns = w.columns(x)

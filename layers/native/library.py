@@ -1,0 +1,122 @@
+"""C files compiled for this processor when they are first needed, and kept for later."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...proto.folders import home
+
+logger = logging.getLogger(__name__)
+
+#: Set to 0 to compute by torch's operations alone.
+VARIABLE = "CORTADO_NATIVE"
+SOURCES = Path(__file__).parent / "kernels"
+#: A kernel is compiled in a second or two; whatever takes longer than this does not work.
+_PATIENCE_S = 120
+_FLAGS = ("-std=gnu11", "-O3", "-march=native", "-ffp-contract=fast", "-fopenmp", "-fPIC")
+#: What a letter of a signature stands for: a tensor's address, an integer, a float, an array.
+_TYPES = {
+    "p": ctypes.c_void_p,
+    "i": ctypes.c_long,
+    "f": ctypes.c_float,
+    "n": ctypes.POINTER(ctypes.c_long),
+}
+
+Function = Callable[..., Any]
+
+
+@cache
+def function(library: str, name: str, signature: str) -> Function | None:
+    """The C function ``name`` of ``kernels/<library>.c``; None where it cannot be compiled.
+
+    ``signature`` has a letter for each argument: p a pointer, i a long, f a float, n longs.
+    """
+    loaded = _load(library)
+    if loaded is None:
+        return None
+    found: Function = getattr(loaded, name)
+    found.argtypes = [_TYPES[letter] for letter in signature]  # type: ignore[attr-defined]
+    found.restype = None  # type: ignore[attr-defined]
+    return found
+
+
+def numbers(*values: int) -> ctypes.Array[ctypes.c_long]:
+    """An argument for the letter n."""
+    return (ctypes.c_long * len(values))(*values)
+
+
+def suits(*tensors: Tensor) -> bool:
+    """Whether kernels may compute on these tensors: float32 in the memory of the CPU, seen by
+    nobody but this process (no compiler, no tensors without memory, no autocast)."""
+    if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
+        return False
+    if torch._C._len_torch_dispatch_stack():  # something wants to see each operation
+        return False
+    for tensor in tensors:
+        if tensor.dtype != torch.float32 or tensor.device.type != "cpu":
+            return False
+        if type(tensor) is not Tensor and type(tensor) is not torch.nn.Parameter:
+            return False
+    return True
+
+
+@cache
+def _load(library: str) -> ctypes.CDLL | None:
+    if os.environ.get(VARIABLE) == "0" or not sys.platform.startswith("linux"):
+        return None
+    compiler = shutil.which(os.environ.get("CC", "cc"))
+    if compiler is None:
+        logger.info("no C compiler (cc) is here: %s runs by torch's operations", library)
+        return None
+    try:
+        return ctypes.CDLL(str(_compiled(library, compiler)))
+    except (OSError, subprocess.SubprocessError) as error:
+        said = getattr(error, "stderr", None) or str(error)
+        logger.info("%s.c cannot be compiled, torch's operations do it: %s", library, said.strip())
+        return None
+
+
+def _compiled(library: str, compiler: str) -> Path:
+    """The compiled file; its name tells the sources, the compiler and the processor apart."""
+    source = SOURCES / f"{library}.c"
+    flags = list(_FLAGS)
+    if platform.machine() == "x86_64" and torch.cpu.get_capabilities().get("avx512_f"):
+        flags.append("-mprefer-vector-width=512")
+    version = _run(compiler, "--version")
+    known = [*flags, version, platform.machine(), repr(torch.cpu.get_capabilities())]
+    texts = [each.read_text() for each in (source, *sorted(SOURCES.glob("*.h")))]
+    digest = hashlib.sha256("\0".join([*known, *texts]).encode()).hexdigest()
+    target = home() / "native" / f"{library}-{digest[:20]}.so"
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        logger.info("compiling %s for this processor, once", source.name)
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+            object_file, built = Path(folder, "built.o"), Path(folder, "built.so")
+            _run(compiler, *flags, "-c", str(source), "-o", str(object_file))
+            # Without -fopenmp, so that its functions are found in the library that torch brings,
+            # and torch's threads are ours.
+            _run(compiler, "-shared", str(object_file), "-o", str(built), "-lm")
+            built.replace(target)  # at once, whoever else compiles it now
+    return target
+
+
+def _run(*command: str) -> str:
+    done = subprocess.run(  # noqa: S603
+        command, check=True, capture_output=True, text=True, timeout=_PATIENCE_S
+    )
+    return done.stdout
