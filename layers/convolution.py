@@ -135,12 +135,27 @@ class Convolution(_Filtering):
     """
 
     def filter(self, x: Tensor) -> Tensor:
+        plan = self._plan(x)
+        if plan is None:
+            return self._convolved(x)
+        return winograd.convolve(plan, x, self.weight, self.bias if self.bias_term else None)
+
+    def rectified(self, x: Tensor) -> Tensor:
+        """The top for one bottom with a ReLU after it, which overwrites it."""
+        plan = self._plan(x) if self.windows.axis == 1 else None
+        if plan is None:
+            return F.relu_(self._one(x))
+        bias = self.bias if self.bias_term else None
+        return winograd.convolve(plan, x, self.weight, bias, rectified=True)
+
+    def _plan(self, x: Tensor) -> winograd.Plan | None:
+        w = self.windows
+        return winograd.plan(x, self.weight, w.stride, w.pad, w.dilation, self.group)
+
+    def _convolved(self, x: Tensor) -> Tensor:
         w = self.windows
         bias = self.bias if self.bias_term else None
         count = len(w.kernel)
-        plan = winograd.plan(x, self.weight, w.stride, w.pad, w.dilation, self.group)
-        if plan is not None:
-            return winograd.convolve(plan, x, self.weight, bias)
         if count in _CONVOLVE:
             return _CONVOLVE[count](x, self.weight, bias, w.stride, w.pad, w.dilation, self.group)
         columns = w.columns(x)

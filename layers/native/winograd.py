@@ -20,7 +20,6 @@ from . import library
 _LANES = 16
 #: Columns of a panel of filters, to which counts of channels are rounded up.
 _PANEL = 32
-#: Pixels of zeros that lie around images.
 _MOST_CHANNELS = 8192
 
 # What a thread takes for one of each, in nanoseconds, as fitted on a processor with AVX-512: only
@@ -28,8 +27,10 @@ _MOST_CHANNELS = 8192
 _DIRECT_PRODUCT = 0.0129
 _PRODUCT = 0.0133
 _TILE_POINT = 0.25
-#: By whether each thread holds all points of the filters or they are many, and shared.
+#: Finding it and reading it, or reading it alone; by whether each thread holds all points of the
+#: filters or they are many, and shared.
 _FILTER_POINT = {False: 0.3, True: 0.9}
+_KEPT_FILTER_POINT = {False: 0.1, True: 0.5}
 #: A way must be faster than the direct convolution by this to be taken, so that it is.
 _MARGIN = 0.9
 
@@ -38,6 +39,9 @@ _SHARED_POINTS = 1 << 20
 #: Points of tiles that stay in a thread's cache, and tiles of a shared block.
 _CACHED_POINTS = 1 << 17
 _SHARED_TILES = 64
+
+
+Sizes = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,23 +99,27 @@ class Problem:
     def tiles(self, case: Case) -> int:
         return self.images * -(-self.top[0] // case.out) * -(-self.top[1] // case.out)
 
-    def fastest(self) -> Case | None:
-        """The case that takes the least time by estimate, None for the direct convolution."""
+    def fastest(self, kept: bool = False) -> Case | None:
+        """The case that takes the least time by estimate, None for the direct convolution.
+
+        ``kept``: the points of the filters are found once for many passes.
+        """
         products = self.images * self.top[0] * self.top[1] * self.taps**2
         least = products * self.channels * self.outputs * _DIRECT_PRODUCT * _MARGIN
         best = None
         for case in CASES:
-            if case.taps == self.taps and (taken := self._nanoseconds(case)) < least:
+            if case.taps == self.taps and (taken := self._nanoseconds(case, kept)) < least:
                 least, best = taken, case
         return best
 
-    def _nanoseconds(self, case: Case) -> float:
+    def _nanoseconds(self, case: Case, kept: bool) -> float:
+        filter_point = (_KEPT_FILTER_POINT if kept else _FILTER_POINT)[self.shares(case)]
         tile_points = self.tiles(case) * case.points
         outputs = _up(self.outputs, _PANEL)
         return (
             tile_points * self.channels * outputs * _PRODUCT
             + tile_points * (self.channels + outputs) * _TILE_POINT
-            + case.points * self.channels * outputs * _FILTER_POINT[self.shares(case)]
+            + case.points * self.channels * outputs * filter_point
         )
 
     def shares(self, case: Case) -> bool:
@@ -138,82 +146,95 @@ class Plan:
     that of its filters; None is torch's own way."""
 
     problem: Problem
-    threads: int
     forward: Case | None
     bottom: Case | None
     filters: Case | None
 
 
 def plan(
-    x: Tensor,
-    weight: Tensor,
-    stride: tuple[int, ...],
-    pad: tuple[int, ...],
-    dilation: tuple[int, ...],
-    group: int,
+    x: Tensor, weight: Tensor, stride: Sizes, pad: Sizes, dilation: Sizes, group: int
 ) -> Plan | None:
     """How to convolve ``x`` (N, C, H, W) with ``weight`` (K, C / group, taps, taps), both
     channels-last; None where torch's way is the fastest or the only one."""
-    taps = weight.shape[-1]
-    if weight.dim() != 4 or weight.shape[2] != taps or taps not in (3, 5):
-        return None
-    if any(each != 1 for each in (*stride, *dilation)) or pad[0] != pad[1] or pad[0] >= taps:
-        return None
     if not library.suits(x, weight):
         return None
     if not x.is_contiguous(memory_format=torch.channels_last):
         return None
     if not weight.is_contiguous(memory_format=torch.channels_last):
         return None
-    return _planned(tuple(x.shape), weight.shape[0], taps, pad[0], group, torch.get_num_threads())
+    problem = problem_of(tuple(x.shape), tuple(weight.shape), stride, pad, dilation, group)
+    return None if problem is None else _planned(problem)
 
 
 @cache
-def _planned(
-    shape: tuple[int, ...], outputs: int, taps: int, pad: int, group: int, threads: int
-) -> Plan | None:
-    images, channels, height, width = shape
-    if channels // group % _LANES or outputs // group % _LANES or channels > _MOST_CHANNELS:
+def problem_of(
+    shape: Sizes, filters: Sizes, stride: Sizes, pad: Sizes, dilation: Sizes, group: int
+) -> Problem | None:
+    """The convolution of a blob of this ``shape`` with ``filters`` (K, C / group, taps, taps), if
+    the kernels are there and can do it."""
+    if len(filters) != 4 or filters[2] != filters[3] or filters[2] not in (3, 5):
         return None
-    problem = Problem(images, height, width, pad, channels // group, outputs // group, taps, group)
+    outputs, channels, taps, _ = filters
+    if any(each != 1 for each in (*stride, *dilation)) or pad[0] != pad[1] or pad[0] >= taps:
+        return None
+    if channels % _LANES or outputs // group % _LANES or max(shape[1], outputs) > _MOST_CHANNELS:
+        return None
+    images, _, height, width = shape
+    problem = Problem(images, height, width, pad[0], channels, outputs // group, taps, group)
     if min(*problem.top, images) < 1:
         return None
+    compiled = library.function("winograd", "winograd_4_3_filters", "piipi")
+    return None if compiled is None else problem
+
+
+@cache
+def _planned(problem: Problem) -> Plan | None:
     forward, bottom = problem.fastest(), problem.turned().fastest()
     if forward is None and bottom is None:
         return None
-    if library.function("winograd", "winograd_4_3_filters", "piipi") is None:
-        return None
-    return Plan(problem, threads, forward, bottom, forward)
+    return Plan(problem, forward, bottom, forward)
 
 
-def convolve(plan: Plan, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """The top (N, K, H', W') of a planned convolution, channels-last."""
-    y: Tensor = _Convolution.apply(x, weight, bias, plan)
+def convolve(
+    plan: Plan, x: Tensor, weight: Tensor, bias: Tensor | None, rectified: bool = False
+) -> Tensor:
+    """The top (N, K, H', W') of a planned convolution, channels-last; ``rectified``: of a ReLU
+    after it."""
+    y: Tensor = _Convolution.apply(x, weight, bias, plan, rectified)
     return y
 
 
 class _Convolution(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.plan, ctx.bias_shape = plan, None if bias is None else list(bias.shape)
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan, rectified: bool
+    ) -> Tensor:
+        problem = plan.problem
         if plan.forward is None:
-            pad, group = plan.problem.pad, plan.problem.group
-            return torch.conv2d(x, weight, bias, padding=pad, groups=group)
-        return _filter(plan.problem, plan.forward, plan.threads, x, weight, bias)
+            y = torch.conv2d(x, weight, bias, padding=problem.pad, groups=problem.group)
+            y = y.relu_() if rectified else y
+        else:
+            points = filter_points(problem, plan.forward, weight)
+            y = run(problem, plan.forward, x, points, bias, rectified=rectified)
+        ctx.save_for_backward(x, weight, y if rectified else None)
+        ctx.plan = plan
+        return y
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
+        x, weight, y = ctx.saved_tensors
         plan: Plan = ctx.plan
         grad = grads[0].contiguous(memory_format=torch.channels_last)
+        if y is not None:
+            grad = torch.ops.aten.threshold_backward(grad, y, 0)
         wants = list(ctx.needs_input_grad[:3])
         results: list[Tensor | None] = [None, None, None]
         if wants[0] and plan.bottom is not None:
             problem = plan.problem.turned()
-            results[0] = _filter(problem, plan.bottom, plan.threads, grad, weight, turned=True)
+            points = filter_points(problem, plan.bottom, weight, turned=True)
+            results[0] = run(problem, plan.bottom, grad, points)
         if wants[1] and plan.filters is not None:
-            results[1] = _filters_gradient(plan.problem, plan.filters, plan.threads, x, grad)
+            results[1] = _filters_gradient(plan.problem, plan.filters, x, grad)
         if wants[2]:
             results[2] = grad.sum((0, 2, 3))
         left = [want and result is None for want, result in zip(wants, results, strict=True)]
@@ -223,39 +244,49 @@ class _Convolution(torch.autograd.Function):
                 grad, x, weight, None, [1, 1], pads, [1, 1], False, [0, 0], group, left
             )
             results = [a if a is not None else b for a, b in zip(results, rest, strict=True)]
-        return (*results, None)
+        return (*results, None, None)
 
 
-def _filter(
+def filter_points(problem: Problem, case: Case, weight: Tensor, turned: bool = False) -> Tensor:
+    """The filters' points, (group, points of one group), as :func:`run` multiplies by them;
+    ``turned``: for the gradient of the bottom, the turned ``problem``."""
+    channels, outputs = problem.channels, problem.outputs
+    points = torch.empty(problem.group, case.points * channels * _up(outputs, _PANEL))
+    operation = "turned_filters" if turned else "filters"
+    given = (outputs, channels) if turned else (channels, outputs)
+    for index in range(problem.group):
+        filters = _at(weight, index * outputs * channels * problem.taps**2)
+        place = _at(points, index * points.shape[1])
+        case.run(operation, "piipi", filters, *given, place, torch.get_num_threads())
+    return points
+
+
+def run(
     problem: Problem,
     case: Case,
-    threads: int,
     x: Tensor,
-    weight: Tensor,
+    points: Tensor,
     bias: Tensor | None = None,
-    turned: bool = False,
+    other: Tensor | None = None,
+    rectified: bool = False,
 ) -> Tensor:
-    """The top for the bottom ``x``, or, ``turned``, the bottom's gradient for the top's."""
-    channels, outputs = problem.channels, problem.outputs
+    """The convolution of ``x``, channels-last, with filters of these ``points``, plus ``bias`` and
+    ``other``, a blob like the top; no less than 0 if ``rectified``."""
+    channels, outputs, threads = problem.channels, problem.outputs, torch.get_num_threads()
     shape = (problem.images, outputs * problem.group, *problem.top)
     y = torch.empty(shape, memory_format=torch.channels_last)
     block, shared = problem.block(case, threads), problem.shares(case)
-    columns = _up(outputs, _PANEL)
-    points = torch.empty(case.points * channels * columns)
-    room = _room(case, block * (channels + columns), shared, threads)
+    room = _room(case, block * (channels + _up(outputs, _PANEL)), shared, threads)
     zeros, geometry = _zeros(), problem.geometry()
     for index in range(problem.group):
-        filters = _at(weight, index * problem.outputs * problem.channels * problem.taps**2)
-        if turned:
-            case.run("turned_filters", "piipi", filters, outputs, channels, _at(points), threads)
-        else:
-            case.run("filters", "piipi", filters, channels, outputs, _at(points), threads)
         case.run(
             "convolve",
-            "ppppppniii",
+            "ppppipppniii",
             _at(x, index * channels),
-            _at(points),
+            _at(points, index * points.shape[1]),
             None if bias is None else _at(bias, index * outputs),
+            None if other is None else _at(other, index * outputs),
+            rectified,
             _at(zeros),
             _at(y, index * outputs),
             _at(room),
@@ -267,12 +298,11 @@ def _filter(
     return y
 
 
-def _filters_gradient(
-    problem: Problem, case: Case, threads: int, x: Tensor, grad: Tensor
-) -> Tensor:
+def _filters_gradient(problem: Problem, case: Case, x: Tensor, grad: Tensor) -> Tensor:
     channels, outputs, taps = problem.channels, problem.outputs, problem.taps
     shape = (outputs * problem.group, channels, taps, taps)
     result = torch.empty(shape, memory_format=torch.channels_last)
+    threads = torch.get_num_threads()
     block, shared = problem.block(case, threads), problem.shares(case)
     columns = _up(channels, _PANEL)
     room = _room(case, block * (outputs + columns) + outputs * columns, shared, threads)
@@ -301,6 +331,7 @@ def _room(case: Case, points: int, shared: bool, threads: int) -> Tensor:
 
 @cache
 def _zeros() -> Tensor:
+    """What lies around images."""
     return torch.zeros(_MOST_CHANNELS)
 
 

@@ -16,12 +16,14 @@ from .prepack import available as packs
 from .prepack import prepack
 from .prune import drop_unused
 from .recompute import recompute
+from .rectify import fuse_rectifiers
 from .sliding import slide_maxima
 
 __all__ = [
     "drop_unused",
     "fold_batch_norm",
     "fuse_batch_norm",
+    "fuse_rectifiers",
     "optimize",
     "packs",
     "prepack",
@@ -40,7 +42,7 @@ def optimize(
     """
     kept = frozenset(outputs)
     result = drop_unused(steps, kept)
-    result = fuse_batch_norm(result, kept)
+    result = fuse_rectifiers(fuse_batch_norm(result, kept), kept)
     if patterns:
         result = recompute(result, kept, patterns)
     return reuse_memory(result, kept)

@@ -8,7 +8,7 @@ them.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -20,11 +20,15 @@ from ...layers.base import Shape
 from ...layers.convolution import Convolution
 from ...layers.eltwise import SUM, Eltwise
 from ...layers.inner_product import InnerProduct
+from ...layers.native import winograd
+from ...layers.native.winograd import Case, Problem
+from ..layout import channels_last
 from ..steps import Step
 from .fold import Folded
 from .in_place import Rectifier
 from .prune import freed
 from .readers import Flow, only_reader, plain, running, trace
+from .rectify import RectifiedConvolution
 
 _ops: Any = torch.ops.mkldnn
 # The overloads by name, as torch would look for the one that fits in every call.
@@ -71,6 +75,28 @@ class PackedConvolution:
             last = "relu" if self.relu else None
             result = _convolution_and_sum(x, other.to(self.dtype), *given, "add", 1.0, last, [], "")
         return result
+
+
+class TiledConvolution:
+    """A convolution by Winograd's filtering, with filters transformed once; else as
+    :class:`PackedConvolution`."""
+
+    def __init__(self, problem: Problem, case: Case, convolution: Convolution, relu: bool) -> None:
+        self.problem = problem
+        self.case = case
+        weight = channels_last(convolution.weight.detach())
+        self.points = winograd.filter_points(problem, case, weight)
+        self.bias = convolution.bias.detach() if convolution.bias_term else None
+        self.relu = relu
+
+    def __call__(self, x: Tensor, other: Tensor | None = None) -> Tensor:
+        problem = self.problem
+        images, _, height, width = x.shape
+        if (images, height, width) != (problem.images, problem.height, problem.width):
+            problem = replace(problem, images=images, height=height, width=width)
+        other = None if other is None else channels_last(other)
+        given = (channels_last(x), self.points, self.bias, other, self.relu)
+        return winograd.run(problem, self.case, *given)
 
 
 class PackedProduct:
@@ -132,16 +158,31 @@ def _packed(
     if type(layer) is InnerProduct and layer.axis and layer.weight.dtype == torch.float32:
         tail = _tail(steps, flow, index)
         return PackedProduct(layer, prod(step.top_shapes[0][:-1]), dtype, tail.relu), tail
-    convolution = layer.convolution if isinstance(layer, Folded) else layer
+    convolution, rectified = layer, False
+    if isinstance(layer, Folded | RectifiedConvolution):
+        convolution, rectified = layer.convolution, layer.relu
     if type(convolution) is not Convolution or convolution.windows.axis != 1:
         return None
     if convolution.weight.dim() != 4 or convolution.weight.dtype != torch.float32:
         return None
-    shape = step.bottom_shapes[0]
-    if isinstance(layer, Folded) and layer.relu:
-        return PackedConvolution(convolution, shape, dtype, True), _Tail(relu=True)
-    tail = _tail(steps, flow, index, sums=True)
-    return PackedConvolution(convolution, shape, dtype, tail.relu), tail
+    tail = _Tail(relu=True) if rectified else _tail(steps, flow, index, sums=True)
+    return _filtering(convolution, step.bottom_shapes[0], dtype, tail.relu), tail
+
+
+def _filtering(
+    convolution: Convolution, shape: Shape, dtype: torch.dtype, relu: bool
+) -> PackedConvolution | TiledConvolution:
+    """The faster of the two for bottoms of ``shape``."""
+    w = convolution.windows
+    filters = tuple(convolution.weight.shape)
+    if dtype == torch.float32:
+        problem = winograd.problem_of(
+            shape, filters, w.stride, w.pad, w.dilation, convolution.group
+        )
+        case = None if problem is None else problem.fastest(kept=True)
+        if problem is not None and case is not None:
+            return TiledConvolution(problem, case, convolution, relu)
+    return PackedConvolution(convolution, shape, dtype, relu)
 
 
 def _tail(steps: Sequence[Step], flow: Flow, index: int, sums: bool = False) -> _Tail:

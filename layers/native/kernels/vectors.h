@@ -15,11 +15,17 @@
 #define UNROLL _Pragma("GCC unroll 8")
 
 typedef float vec __attribute__((vector_size(4 * LANES)));
+typedef int mask __attribute__((vector_size(4 * LANES)));
 /* The same in memory, at any address. */
 typedef float loose_vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
 ALWAYS vec load(const float *from) { return *(const loose_vec *)from; }
 ALWAYS void store(float *to, vec value) { *(loose_vec *)to = value; }
+
+/* max(x, 0), which keeps NaN. */
+ALWAYS vec rectify(vec x) {
+    return (vec)((mask)x & ~(x <= (vec){0}));
+}
 
 ALWAYS long least(long a, long b) { return a < b ? a : b; }
 ALWAYS long round_up(long count, long unit) { return (count + unit - 1) / unit * unit; }

@@ -49,14 +49,15 @@ void CASE(turned_filters)(const float *filters, long channels, long outputs, flo
         }
 }
 
-/* The outputs of the tiles first + mine, of a block of rows tiles, from their points. */
+/* The outputs of the tiles first + mine, of a block of rows tiles, from their points; plus bias and other,
+ * where given, and not less than 0 if rectified. */
 ALWAYS void CASE(put)(const plan_t *p, const float *points, long stride, long rows, long first, range_t mine,
-                      const float *bias, float *y) {
+                      const float *bias, const float *other, long rectified, float *y) {
     for (long t = mine.first; t < mine.last; t++) {
-        long image = (first + t) / (p->down * p->across), place = (first + t) % (p->down * p->across);
-        long row = place / p->across * OUT, column = place % p->across * OUT;
+        long image = (first + t) / (p->down * p->across), tile = (first + t) % (p->down * p->across);
+        long row = tile / p->across * OUT, column = tile % p->across * OUT;
         long high = least(OUT, p->out_height - row), wide = least(OUT, p->out_width - column);
-        float *to = y + ((image * p->out_height + row) * p->out_width + column) * p->y_step;
+        long corner = ((image * p->out_height + row) * p->out_width + column) * p->y_step;
         for (long k = 0; k < p->outputs; k += LANES) {
             const float *from = points + (k / COLUMNS * rows + t) * COLUMNS + k % COLUMNS;
             vec in[POINTS], out[OUT * OUT], offset = {0};
@@ -65,16 +66,21 @@ ALWAYS void CASE(put)(const plan_t *p, const float *points, long stride, long ro
             gather_square(TILE, OUT, CASE(output), in, out);
             if (bias) offset = load(bias + k);
             for (int i = 0; i < high; i++)
-                for (int j = 0; j < wide; j++)
-                    store(to + (i * p->out_width + j) * p->y_step + k, out[i * OUT + j] + offset);
+                for (int j = 0; j < wide; j++) {
+                    long place = corner + (i * p->out_width + j) * p->y_step + k;
+                    vec value = out[i * OUT + j] + offset;
+                    if (other) value += load(other + place);
+                    store(y + place, rectified ? rectify(value) : value);
+                }
         }
     }
 }
 
-/* y, from x and the points of the filters. room: POINTS * (block * (channels + outputs, rounded up to
+/* y, from x and the points of the filters; other is added to it, both in the same places. room: POINTS * (block * (channels + outputs, rounded up to
  * COLUMNS) + 2 SPARE) floats, for each thread unless shared. */
-void CASE(convolve)(const float *x, const float *filters, const float *bias, const float *zeros, float *y,
-                    float *room, const long *given, long block, long shared, long threads) {
+void CASE(convolve)(const float *x, const float *filters, const float *bias, const float *other,
+                    long rectified, const float *zeros, float *y, float *room, const long *given, long block,
+                    long shared, long threads) {
     plan_t p = make_plan(given, TAPS, OUT);
     squares_t tiles = {x, zeros, p.height, p.width, p.x_step, p.channels, OUT, p.pad, p.down, p.across};
     long blocks = (p.tiles + block - 1) / block, columns = round_up(p.outputs, COLUMNS);
@@ -101,7 +107,7 @@ void CASE(convolve)(const float *x, const float *filters, const float *bias, con
             if (shared) {
 #pragma omp barrier
             }
-            CASE(put)(&p, m, m_stride, block, first, mine, bias, y);
+            CASE(put)(&p, m, m_stride, block, first, mine, bias, other, rectified, y);
         }
     }
 }

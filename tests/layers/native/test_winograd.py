@@ -76,7 +76,7 @@ def test_agrees_with_the_direct_convolution(
     shape: tuple[int, ...], case: Case, threads: int
 ) -> None:
     *inputs, problem = made(shape)
-    plan = Plan(problem, threads, case, case, case)
+    plan = Plan(problem, case, case, case)
 
     def direct(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return F.conv2d(x, weight, bias, padding=problem.pad, groups=problem.group)
@@ -100,7 +100,7 @@ def test_rounding_errors_are_of_the_size_of_the_direct_ones() -> None:
         direct = F.conv2d(x, weight, bias, padding=taps // 2)
         usual = (direct - right).pow(2).mean().sqrt()
         for case in cases((0,) * 5 + (taps,)):
-            found = winograd.convolve(Plan(problem, 2, case, None, None), x, weight, bias)
+            found = winograd.convolve(Plan(problem, case, None, None), x, weight, bias)
             assert (found - right).pow(2).mean().sqrt() < 3 * usual
 
 
@@ -110,7 +110,7 @@ def test_rounding_errors_are_of_the_size_of_the_direct_ones() -> None:
 def test_passes_that_are_left_to_torch(wanted: tuple[int, ...], part: str) -> None:
     x, weight, bias, grad, problem = made((2, 32, 9, 10, 32, 3, 1, 1))
     chosen = {name: CASES[0] for name in ("forward", "bottom", "filters") if name != part}
-    plan = Plan(problem, 2, *(chosen.get(each) for each in ("forward", "bottom", "filters")))
+    plan = Plan(problem, *(chosen.get(each) for each in ("forward", "bottom", "filters")))
     leaves = [
         each.clone().requires_grad_(bool(want))
         for each, want in zip((x, weight, bias), wanted, strict=True)
