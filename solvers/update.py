@@ -18,13 +18,18 @@ from .rules.base import Tensors
 
 @dataclass(slots=True)
 class Group:
-    """Parameters with the same multipliers: one call of the rule updates them all."""
+    """Parameters with the same multipliers: one call of the rule updates them all.
+
+    ``stored`` and ``stored_history`` are parameters and history as :func:`_as_stored` shows them.
+    """
 
     lr_mult: float
     decay_mult: float
     indices: list[int] = field(default_factory=list)
     parameters: Tensors = field(default_factory=list)
     history: list[Tensors] = field(default_factory=list)
+    stored: Tensors = field(default_factory=list)
+    stored_history: list[Tensors] = field(default_factory=list)
 
 
 class Updater:
@@ -76,6 +81,9 @@ class Updater:
             for own, slot in zip(group.history, self.history, strict=True):
                 own.append(slot[index])
         self._groups = list(groups.values())
+        for group in self._groups:
+            group.stored = _as_stored(group.parameters)
+            group.stored_history = [_as_stored(slot) for slot in group.history]
 
     def _is_inert(self, index: int, param: ParamRef) -> bool:
         if param.lr_mult != 0 or any(slot[index].count_nonzero() for slot in self.history):
@@ -108,7 +116,7 @@ class Updater:
     def _group_gradients(self, group: Group) -> Tensors:
         found = [self._sources[index].grad for index in group.indices]
         return [
-            self._zero(index) if gradient is None else gradient
+            self._zero(index) if gradient is None else _laid_out(gradient, self.parameters[index])
             for index, gradient in zip(group.indices, found, strict=True)
         ]
 
@@ -174,7 +182,7 @@ class Updater:
         step = Step(rate * group.lr_mult, decay, iteration + 1, solver, scale)
         if self.keep_difference:
             self._find_difference(group, gradients, step)
-        rule(group.parameters, gradients, group.history, step)
+        rule(group.stored, _as_stored(gradients), group.stored_history, step)
 
     def _regularize(self, parameters: Tensors, gradients: Tensors, decay: float) -> None:
         """Add the gradient of the penalty: decay * w for L2, decay * sign(w) for L1."""
@@ -226,3 +234,25 @@ class Updater:
 def total_norm(tensors: Tensors) -> Tensor:
     """The L2 norm of all elements of all ``tensors`` together, a 0-d tensor."""
     return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)))
+
+
+def _laid_out(gradient: Tensor, parameter: Tensor) -> Tensor:
+    """``gradient`` in the layout of ``parameter``, which torch's fused kernels take for granted."""
+    if gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)
+
+
+def _as_stored(tensors: Tensors) -> Tensors:
+    """Views with the axes in the order of memory: torch's fused kernels copy what is channels-last.
+
+    For a rule, which sees every element alone or all of a tensor, their order does not matter.
+    """
+    return [
+        tensor.permute(0, 2, 3, 1)
+        if tensor.dim() == 4
+        and not tensor.is_contiguous()
+        and tensor.is_contiguous(memory_format=torch.channels_last)
+        else tensor
+        for tensor in tensors
+    ]

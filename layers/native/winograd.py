@@ -30,7 +30,7 @@ _TILE_POINT = 0.25
 #: Finding it and reading it, or reading it alone; by whether each thread holds all points of the
 #: filters or they are many, and shared.
 _FILTER_POINT = {False: 0.3, True: 0.9}
-_KEPT_FILTER_POINT = {False: 0.1, True: 0.5}
+_KEPT_FILTER_POINT = {False: 0.3, True: 0.8}
 #: A way must be faster than the direct convolution by this to be taken, so that it is.
 _MARGIN = 0.9
 

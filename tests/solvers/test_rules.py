@@ -63,6 +63,17 @@ def test_layout_does_not_matter(rule: str) -> None:
     agree(run(settings, channels_last=True), run(settings), rtol=1e-6)
 
 
+@pytest.mark.parametrize("rule", rule_names())
+def test_gradients_may_have_a_layout_of_their_own(rule: str) -> None:
+    weights = tensors(1, channels_last=True)
+    updater = Updater([Parameter(weight) for weight in weights], solver(rule))  # type: ignore[misc]
+    for number in range(6):
+        for weight, gradient in zip(weights, tensors(100 + number), strict=True):
+            weight.grad = gradient.detach().clone()  # the default layout
+        updater.update(0.05 / (1 + number), number)
+    agree([*weights, *updater.history_list()], run(solver(rule)), rtol=1e-6)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("rule", rule_names())
 def test_cuda_agrees_with_cpu(rule: str) -> None:
