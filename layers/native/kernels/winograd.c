@@ -39,15 +39,21 @@ ALWAYS plan_t make_plan(const long *given, long taps, long out) {
 }
 
 /* c, ROWS x COLUMNS, becomes a b, or that is added to it. b is depth x COLUMNS; row i of a has its
- * element of depth g * count + q at a[g * group + i * row + q * step]. */
+ * element of depth g * count + q at a[g * group + i * row + q * step]. What comes after b, from next on, is
+ * fetched into the cache meanwhile, unless that is null. */
 ALWAYS void product(const float *a, long groups, long group, long count, long row, long step,
-                    const float *b, float *c, int add) {
+                    const float *b, float *c, int add, const float *next) {
     vec sum[ROWS][2];
     UNROLL for (int i = 0; i < ROWS; i++)
         UNROLL for (int j = 0; j < 2; j++) sum[i][j] = (vec){0};
     for (long g = 0; g < groups; g++, a += group)
         for (long q = 0; q < count; q++, b += COLUMNS) {
             vec left = load(b), right = load(b + LANES);
+            if (next) {
+                __builtin_prefetch(next, 0, 2);
+                __builtin_prefetch(next + LANES, 0, 2);
+                next += COLUMNS;
+            }
             UNROLL for (int i = 0; i < ROWS; i++) {
                 float x = a[i * row + q * step];
                 sum[i][0] += x * left;
