@@ -95,8 +95,8 @@ class TiledConvolution:
         if (images, height, width) != (problem.images, problem.height, problem.width):
             problem = replace(problem, images=images, height=height, width=width)
         other = None if other is None else channels_last(other)
-        given = (channels_last(x), self.points, self.bias, other, self.relu)
-        return winograd.run(problem, self.case, *given)
+        x = channels_last(x.to(self.points.dtype))
+        return winograd.run(problem, self.case, x, self.points, self.bias, other, self.relu)
 
 
 class PackedProduct:
