@@ -88,9 +88,11 @@ void CASE(convolve)(const float *x, const float *filters, const float *bias, con
     long v_stride = block * p.channels + SPARE, m_stride = block * columns + SPARE;
 #pragma omp parallel num_threads(threads)
     {
-        long thread = omp_get_thread_num(), member = shared ? thread : 0, team = shared ? threads : 1;
+        /* There may be fewer threads than asked for. */
+        long thread = omp_get_thread_num(), crew = omp_get_num_threads();
+        long member = shared ? thread : 0, team = shared ? crew : 1;
         float *v = room + (shared ? 0 : thread) * POINTS * (v_stride + m_stride), *m = v + POINTS * v_stride;
-        for (long number = shared ? 0 : thread; number < blocks; number += shared ? 1 : threads) {
+        for (long number = shared ? 0 : thread; number < blocks; number += shared ? 1 : crew) {
             long first = number * block, count = least(block, p.tiles - first);
             range_t mine = share(count, member, team), items = share(POINTS * panels, member, team);
             to_points(TILE, TILE, TILE_TABLE, &tiles, first, mine, block, LANES, v, v_stride);
@@ -123,13 +125,15 @@ void CASE(filters_gradient)(const float *x, const float *dy, const float *zeros,
     long blocks = (p.tiles + block - 1) / block, columns = round_up(p.channels, COLUMNS);
     long panels = columns / COLUMNS;
     long v_stride = block * columns + SPARE, m_stride = block * p.outputs + SPARE, u_stride = columns * p.outputs;
-    long each = POINTS * (v_stride + m_stride + u_stride), sums = shared ? 1 : least(threads, blocks);
+    long each = POINTS * (v_stride + m_stride + u_stride), sums = 1;
 #pragma omp parallel num_threads(threads)
     {
-        long thread = omp_get_thread_num(), member = shared ? thread : 0, team = shared ? threads : 1;
+        long thread = omp_get_thread_num(), crew = omp_get_num_threads();
+        long member = shared ? thread : 0, team = shared ? crew : 1;
         float *v = room + (shared ? 0 : thread) * each, *m = v + POINTS * v_stride, *u = m + POINTS * m_stride;
         int add = 0;
-        for (long number = shared ? 0 : thread; number < blocks; number += shared ? 1 : threads, add = 1) {
+        if (thread == 0 && !shared) sums = least(crew, blocks);
+        for (long number = shared ? 0 : thread; number < blocks; number += shared ? 1 : crew, add = 1) {
             long first = number * block, count = least(block, p.tiles - first);
             range_t mine = share(count, member, team), items = share(POINTS * panels, member, team);
             to_points(TILE, TILE, TILE_TABLE, &tiles, first, mine, block, COLUMNS, v, v_stride);

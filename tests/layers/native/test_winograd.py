@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -160,3 +163,34 @@ def test_no_kernels_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CC")
     monkeypatch.setenv(library.VARIABLE, "0")
     assert find("winograd") is None
+
+
+FEWER = """
+import torch
+from cortado.layers.native import winograd
+from cortado.layers.native.winograd import CASES, Plan, Problem
+
+torch.manual_seed(0)
+torch.set_num_threads(4)
+for channels in (32, 512):  # a block for each thread, and blocks that they share
+    x, y = (torch.randn(3, channels, 20, 20).contiguous(memory_format=torch.channels_last)
+            for _ in range(2))
+    weight = torch.randn(channels, channels, 3, 3).contiguous(memory_format=torch.channels_last)
+    for each in (x, weight):
+        each.requires_grad_()
+    plan = Plan(Problem(3, 20, 20, 1, channels, channels, 3, 1), *CASES[:1] * 3)
+    found = winograd.convolve(plan, x, weight, None)
+    right = torch.conv2d(x, weight, padding=1)
+    assert (found - right).abs().max() < 1e-4 * right.abs().max()
+    for a, b in zip(*(torch.autograd.grad(each, (x, weight), y) for each in (found, right))):
+        assert (a - b).abs().max() < 1e-4 * b.abs().max()
+"""
+
+
+@needs_compiler
+def test_fewer_threads_than_asked_for_do_all_the_work() -> None:
+    limited = os.environ | {"OMP_THREAD_LIMIT": "2"}
+    done = subprocess.run(
+        [sys.executable, "-c", FEWER], env=limited, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
