@@ -17,8 +17,6 @@
 #define LEAST_PIXELS 32
 #define GROUP 4 /* vectors whose sums stay in registers */
 
-typedef int int_vec __attribute__((vector_size(4 * LANES)));
-
 /* What is summed: moments of x, or gradients, all or those that a ReLU after weight and bias lets through. */
 enum { MOMENTS, GRADIENTS, OPEN_GRADIENTS };
 
@@ -51,7 +49,7 @@ ALWAYS void store_lanes(float *to, vec value, long lanes) {
         for (long i = 0; i < lanes; i++) to[i] = value[i];
 }
 
-ALWAYS vec zero_where(int_vec condition, vec value) { return (vec)(~condition & (int_vec)value); }
+ALWAYS vec zero_where(mask condition, vec value) { return (vec)(~condition & (mask)value); }
 
 /* Adds the sums of x and x^2 over count pixels to sums[0] and sums[1]. */
 ALWAYS void add_moments(const work_t *w, double *sums, long pixel, long count, long c, int width, long lanes) {
@@ -120,8 +118,8 @@ ALWAYS void add_pixels(const work_t *w, double *sums, long pixel, long count, in
     if (c < channels) add_block(w, sums, pixel, count, c, 1, channels - c, kind);
 }
 
-/* The gradients of some pixels where the ReLU that gave y is open. */
-static void mask(const work_t *w, long pixel, long count) {
+/* Of the gradients of some pixels, those that the ReLU that gave y lets through. */
+static void make_masked(const work_t *w, long pixel, long count) {
     const float *y = w->y + pixel * w->channels, *grad = w->unmasked + pixel * w->channels;
     float *masked = w->masked + pixel * w->channels;
     for (long i = 0; i < count * w->channels; i++) masked[i] = y[i] <= 0 ? 0 : grad[i];
@@ -133,7 +131,7 @@ static void sum_part(const work_t *w, range_t part, double *sums, int kind) {
     for (long i = 0; i < 2 * w->channels; i++) sums[i] = 0;
     for (long pixel = part.first; pixel < part.last; pixel += block) {
         long count = least(block, part.last - pixel);
-        if (w->masked) mask(w, pixel, count);
+        if (w->masked) make_masked(w, pixel, count);
         if (kind == MOMENTS) add_pixels(w, sums, pixel, count, MOMENTS);
         else if (kind == GRADIENTS) add_pixels(w, sums, pixel, count, GRADIENTS);
         else add_pixels(w, sums, pixel, count, OPEN_GRADIENTS);
@@ -151,8 +149,7 @@ ALWAYS void put(const work_t *w, long at, long c, long lanes, int add, int relu)
     vec d = load_lanes(w->x + at, lanes) - load_lanes(w->mean + c, lanes);
     vec y = d * load_lanes(w->factor + c, lanes) + load_lanes(w->shift + c, lanes);
     if (add) y += load_lanes(w->addend + at, lanes);
-    if (relu) y = zero_where(y < 0, y);
-    store_lanes(w->result + at, y, lanes);
+    store_lanes(w->result + at, relu ? rectify(y) : y, lanes);
 }
 
 ALWAYS void put_gradient(const work_t *w, long at, long c, long lanes, int kind) {
