@@ -16,6 +16,9 @@
 #define MOST_PIXELS 64
 #define LEAST_PIXELS 32
 #define GROUP 4 /* vectors whose sums stay in registers */
+/* Values between what is read and what is asked of memory meanwhile: the processor does not see that
+ * itself where blocks are read in columns, or backwards. */
+#define AHEAD 4096
 
 /* What is summed: moments of x, or gradients, all or those that a ReLU after weight and bias lets through. */
 enum { MOMENTS, GRADIENTS, OPEN_GRADIENTS };
@@ -43,6 +46,11 @@ ALWAYS vec load_lanes(const float *from, long lanes) {
     return value;
 }
 
+ALWAYS vec load_ahead(const float *from, long lanes, long ahead) {
+    __builtin_prefetch(from + ahead, 0, 2);
+    return load_lanes(from, lanes);
+}
+
 ALWAYS void store_lanes(float *to, vec value, long lanes) {
     if (lanes == LANES) store(to, value);
     else
@@ -56,7 +64,7 @@ ALWAYS void add_moments(const work_t *w, double *sums, long pixel, long count, l
     const float *x = w->x + pixel * w->channels + c;
     vec mean[GROUP] = {0}, rest[GROUP] = {0}, square[GROUP] = {0};
     for (long p = 0; p < count; p++)
-        UNROLL for (int i = 0; i < width; i++) mean[i] += load_lanes(x + p * w->channels + i * LANES, lanes);
+        UNROLL for (int i = 0; i < width; i++) mean[i] += load_ahead(x + p * w->channels + i * LANES, lanes, AHEAD);
     UNROLL for (int i = 0; i < width; i++) mean[i] /= (float)count;
     for (long p = 0; p < count; p++)
         UNROLL for (int i = 0; i < width; i++) {
@@ -92,8 +100,8 @@ ALWAYS void add_gradients(const work_t *w, double *sums, long pixel, long count,
     for (long p = 0; p < count; p++)
         UNROLL for (int i = 0; i < width; i++) {
             long at = (pixel + p) * w->channels + c + i * LANES;
-            vec d = load_lanes(w->x + at, lanes) - mean[i];
-            vec grad = let_through(load_lanes(w->grad + at, lanes), d, factor[i], shift[i], kind);
+            vec d = load_ahead(w->x + at, lanes, AHEAD) - mean[i];
+            vec grad = let_through(load_ahead(w->grad + at, lanes, AHEAD), d, factor[i], shift[i], kind);
             sum[i] += grad;
             product[i] += grad * d;
         }
@@ -122,7 +130,11 @@ ALWAYS void add_pixels(const work_t *w, double *sums, long pixel, long count, in
 static void make_masked(const work_t *w, long pixel, long count) {
     const float *y = w->y + pixel * w->channels, *grad = w->unmasked + pixel * w->channels;
     float *masked = w->masked + pixel * w->channels;
-    for (long i = 0; i < count * w->channels; i++) masked[i] = y[i] <= 0 ? 0 : grad[i];
+    for (long i = 0, values = count * w->channels; i < values; i += LANES) {
+        long lanes = least(values - i, LANES);
+        vec open = zero_where(load_ahead(y + i, lanes, AHEAD) <= 0, load_ahead(grad + i, lanes, AHEAD));
+        store_lanes(masked + i, open, lanes);
+    }
 }
 
 static void sum_part(const work_t *w, range_t part, double *sums, int kind) {
@@ -146,16 +158,16 @@ ALWAYS double total(const work_t *w, long row, long c, long team) {
 }
 
 ALWAYS void put(const work_t *w, long at, long c, long lanes, int add, int relu) {
-    vec d = load_lanes(w->x + at, lanes) - load_lanes(w->mean + c, lanes);
+    vec d = load_ahead(w->x + at, lanes, -AHEAD) - load_lanes(w->mean + c, lanes);
     vec y = d * load_lanes(w->factor + c, lanes) + load_lanes(w->shift + c, lanes);
-    if (add) y += load_lanes(w->addend + at, lanes);
+    if (add) y += load_ahead(w->addend + at, lanes, -AHEAD);
     store_lanes(w->result + at, relu ? rectify(y) : y, lanes);
 }
 
 ALWAYS void put_gradient(const work_t *w, long at, long c, long lanes, int kind) {
     vec factor = load_lanes(w->factor + c, lanes), shift = load_lanes(w->shift + c, lanes);
-    vec d = load_lanes(w->x + at, lanes) - load_lanes(w->mean + c, lanes);
-    vec grad = let_through(load_lanes(w->grad + at, lanes), d, factor, shift, kind);
+    vec d = load_ahead(w->x + at, lanes, -AHEAD) - load_lanes(w->mean + c, lanes);
+    vec grad = let_through(load_ahead(w->grad + at, lanes, -AHEAD), d, factor, shift, kind);
     vec loss = d * load_lanes(w->slope + c, lanes) + load_lanes(w->offset + c, lanes);
     store_lanes(w->result + at, factor * grad - loss, lanes);
 }
