@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..proto import caffe_pb2
 from ..proto.errors import LayerError
 from .base import TEST, Context, Layer
+from .native import batch_norm as native
 from .registry import register
 
 
@@ -80,20 +82,36 @@ class BatchNorm(Layer):
         return self.normalize(x)
 
     def normalize(
-        self, x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None
+        self,
+        x: Tensor,
+        weight: Tensor | None = None,
+        bias: Tensor | None = None,
+        addend: Tensor | None = None,
+        relu: bool = False,
     ) -> Tensor:
-        """The top, times ``weight`` plus ``bias`` (C) if given: what a Scale layer would add."""
+        """The top, with what layers after this one would do to it: times ``weight`` plus ``bias``
+        (C), plus ``addend`` of the bottom's shape, a ReLU; all as far as they are given."""
         if x.dim() < 2 or x.shape[1] != self.channels:
             raise LayerError(
                 f"the bottom must have {self.channels} channels at axis 1, "
                 f"got shape {tuple(x.shape)}",
                 "bottom",
             )
+        plan = None if self.use_global_stats else native.plan(x, weight, bias, addend)
+        if plan is not None:
+            y, mean, variance = native.normalize(plan, x, weight, bias, addend, self.eps, relu)
+            if self.counting:
+                self._accumulate(mean, variance)
+            return y
+        y = self._by_torch(x, weight, bias)
+        y = y if addend is None else y + addend
+        return F.relu_(y) if relu else y
+
+    def _by_torch(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
         if self.use_global_stats:
             mean, variance = self.statistics()
             return _batch_norm(x, weight, bias, mean, variance, False, self.eps)
-        count = x.numel() // self.channels
-        if count > 1:
+        if x.numel() // self.channels > 1:
             mean, variance = torch.zeros_like(self.mean), torch.zeros_like(self.variance)
             # With momentum 1 torch leaves the batch's mean and its variance * m / (m - 1) here.
             y = _batch_norm(x, weight, bias, mean, variance, True, self.eps)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from cortado.layers.native import batch_norm
 from cortado.netdef import Net
 from cortado.netdef.execution import Execution
 from cortado.netdef.passes import drop_unused, fuse_batch_norm, reuse_memory
@@ -92,7 +93,24 @@ TWO_HEADS = [  # BatchNorm's top is read twice
     layer("Eltwise", "sum", "b1 s1", "sum"),
     *ending("sum"),
 ]
+LINEAR = [  # the sum takes the bottom of the BatchNorm itself, and no ReLU follows
+    conv("c1", "data"),
+    layer("BatchNorm", "bn1", "c1", "b1"),
+    layer("Scale", "s1", "b1", "b1", SCALED),
+    layer("Eltwise", "sum", "c1 b1", "c1"),
+    *ending("c1"),
+]
+APART = [  # the other bottom of the sum comes after the Scale
+    conv("c1", "data"),
+    layer("BatchNorm", "bn1", "c1", "c1"),
+    layer("Scale", "s1", "c1", "c1", SCALED),
+    conv("c2", "data"),
+    layer("Eltwise", "sum", "c1 c2", "sum"),
+    *ending("sum"),
+]
 NETS = {
+    "linear": LINEAR,
+    "apart": APART,
     "residual": RESIDUAL,
     "silenced": SILENCED,
     "read_before": READ_BEFORE,
@@ -146,6 +164,19 @@ def test_training_is_unchanged(name: str, setting: str) -> None:
         torch.testing.assert_close(found[key], value, rtol=2e-4, atol=2e-5, msg=key)
 
 
+@pytest.mark.parametrize("setting", ["default", "recompute_auto", "recompute_named"])
+@pytest.mark.parametrize("name", ["residual", "linear", "apart", "two_heads"])
+def test_training_is_unchanged_by_kernels(
+    name: str, setting: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = results(build(name, PLAIN))
+    monkeypatch.setattr(batch_norm, "_FEWEST_VALUES", 1)
+    layout = Execution(memory_format="CHANNELS_LAST", recompute=SETTINGS[setting].recompute)
+    found = results(build(name, layout))
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value, rtol=2e-4, atol=2e-5, msg=key)
+
+
 @pytest.mark.parametrize("name", NETS)
 def test_inference_is_unchanged(name: str) -> None:
     expected, found = build(name, PLAIN, "TEST"), build(name, Execution(), "TEST")
@@ -194,9 +225,23 @@ def test_batch_norm_takes_scale_and_relu() -> None:
     net = build("residual", PLAIN)
     fused = [s for s in fuse_batch_norm(net.steps, net.outputs) if s.layer is not None]
     norms = [s.layer for s in fused if isinstance(s.layer, Normalisation)]
-    # The second Scale has no bias and feeds the sum rather than a ReLU.
-    assert [norm.relu for norm in norms] == [True, False]
+    # The second Scale has no bias; the sum and the ReLU after it join, too.
+    assert [norm.relu for norm in norms] == [True, True]
+    assert [len(s.bottoms) for s in fused if isinstance(s.layer, Normalisation)] == [1, 2]
+    assert len(fused) == len(net.steps) - 5
+
+
+def test_frozen_batch_norm_leaves_the_sum() -> None:
+    net = build("residual", PLAIN, "TEST")  # so that it can go into the convolution
+    fused = fuse_batch_norm(net.steps, net.outputs)
+    assert [step.type for step in fused].count("Eltwise") == 1
     assert len(fused) == len(net.steps) - 3
+
+
+def test_sum_far_from_its_batch_norm_stays() -> None:
+    net = build("apart", PLAIN)
+    fused = fuse_batch_norm(net.steps, net.outputs)
+    assert len(fused) == len(net.steps) - 1
 
 
 @pytest.mark.parametrize("name", ["cut", "two_heads"])
