@@ -14,6 +14,7 @@ from ..proto import caffe_pb2
 from ..proto.errors import LayerError
 from . import quirks
 from .base import Context, Layer, Shape
+from .native import lrn as kernels
 from .registry import register
 
 
@@ -75,6 +76,9 @@ class LRN(Layer):
         if torch.compiler.is_compiling():  # which finds the gradient and fuses by itself
             scale = _sum_around(x * x, self.local_size) * (self.alpha / self.local_size) + self.k
             return x * _inverse_power(scale, self.beta)
+        plan = kernels.plan(x, self.local_size, self.alpha, self.beta, self.k)
+        if plan is not None:
+            return kernels.normalise(plan, x)
         y: Tensor = _AcrossChannels.apply(x, self.local_size, self.alpha, self.beta, self.k)
         return y
 
