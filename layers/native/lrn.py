@@ -68,7 +68,7 @@ def _planned(
 
 def normalise(plan: Plan, x: Tensor) -> Tensor:
     """The top of a planned normalisation, channels-last."""
-    return _AcrossChannels.apply(x, plan)  # type: ignore[no-any-return]
+    return _AcrossChannels.apply(x, plan)
 
 
 class _AcrossChannels(torch.autograd.Function):
@@ -83,7 +83,7 @@ class _AcrossChannels(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (x,), plan = ctx.saved_tensors, ctx.plan
         grad = grads[0].contiguous(memory_format=torch.channels_last)

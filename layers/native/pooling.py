@@ -81,12 +81,12 @@ def maximum(plan: Plan, x: Tensor) -> Tensor:
         y = _like(plan.top)
         plan.maximum(x.data_ptr(), y.data_ptr(), None, plan.geometry)
         return y
-    return _Maximum.apply(x, plan)  # type: ignore[no-any-return]
+    return _Maximum.apply(x, plan)
 
 
 def average(plan: Plan, x: Tensor) -> Tensor:
     """The sum of each window over its size, clipped to the padded bottom, channels-last."""
-    return _Average.apply(x, plan)  # type: ignore[no-any-return]
+    return _Average.apply(x, plan)
 
 
 class _Maximum(torch.autograd.Function):
@@ -99,13 +99,11 @@ class _Maximum(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (which,), plan = ctx.saved_tensors, ctx.plan
         grad, result = grads[0].contiguous(memory_format=torch.channels_last), _like(plan.bottom)
-        plan.maximum_gradient(
-            grad.data_ptr(), which.data_ptr(), result.data_ptr(), plan.geometry
-        )
+        plan.maximum_gradient(grad.data_ptr(), which.data_ptr(), result.data_ptr(), plan.geometry)
         return result, None
 
 
@@ -118,7 +116,7 @@ class _Average(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         plan = ctx.plan
         grad, result = grads[0].contiguous(memory_format=torch.channels_last), _like(plan.bottom)
