@@ -91,7 +91,8 @@ class LRN(Layer):
 
 
 class _AcrossChannels(torch.autograd.Function):
-    """The normalisation across channels, which keeps only its input and the scale for backward.
+    """The normalisation across channels by torch's operations, where no kernel does it; keeps only
+    its input and the scale for backward.
 
     A CPU takes a few pixels at a time, so that what lies between the operations stays in its cache.
     Scale and sums are float32 at least, also for inputs of less precision.
