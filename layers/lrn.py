@@ -14,6 +14,7 @@ from ..proto import caffe_pb2
 from ..proto.errors import LayerError
 from . import quirks
 from .base import Context, Layer, Shape
+from .native import lrn as kernels
 from .registry import register
 
 
@@ -75,6 +76,9 @@ class LRN(Layer):
         if torch.compiler.is_compiling():  # which finds the gradient and fuses by itself
             scale = _sum_around(x * x, self.local_size) * (self.alpha / self.local_size) + self.k
             return x * _inverse_power(scale, self.beta)
+        plan = kernels.plan(x, self.local_size, self.alpha, self.beta, self.k)
+        if plan is not None:
+            return kernels.normalise(plan, x)
         y: Tensor = _AcrossChannels.apply(x, self.local_size, self.alpha, self.beta, self.k)
         return y
 
@@ -87,7 +91,8 @@ class LRN(Layer):
 
 
 class _AcrossChannels(torch.autograd.Function):
-    """The normalisation across channels, which keeps only its input and the scale for backward.
+    """The normalisation across channels by torch's operations, where no kernel does it; keeps only
+    its input and the scale for backward.
 
     A CPU takes a few pixels at a time, so that what lies between the operations stays in its cache.
     Scale and sums are float32 at least, also for inputs of less precision.

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..proto import caffe_pb2
 from ..proto.errors import LayerError
 from .base import TRAIN, Context, Layer, Shape, between
+from .native import pooling as kernels
 from .registry import register
 
 MAX: int = caffe_pb2.PoolingParameter.MAX
@@ -204,12 +205,15 @@ def make_grid(sizes: Pair, kernel: Pair, stride: Pair, pad: Pair, ceil_mode: boo
 def pooled(x: Tensor, grid: Grid, pool: int, sampling: bool) -> Tensor:
     """One pooling of ``x`` by the method ``pool``; ``sampling`` says how STOCHASTIC does it."""
     if pool == AVE:
-        return x.mean((2, 3), keepdim=True) if grid.whole else average(x, grid)
+        return average(x, grid)
     return stochastic(x, grid, sampling) if pool == STOCHASTIC else maximum(x, grid)
 
 
 def maximum(x: Tensor, grid: Grid) -> Tensor:
     """The largest value of each window; of equals, the first gets the gradient."""
+    plan = kernels.plan(x, grid)
+    if plan is not None:
+        return kernels.maximum(plan, x)
     ceil_mode = grid.native()
     if ceil_mode is None:
         return F.max_pool2d(grid.padded(x, _LOWEST), grid.kernel, grid.stride)
@@ -234,6 +238,11 @@ def maximum_with_mask(x: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
 
 def average(x: Tensor, grid: Grid) -> Tensor:
     """The sum of each window over its size, clipped to the padded bottom."""
+    plan = kernels.plan(x, grid)
+    if plan is not None:
+        return kernels.average(plan, x)
+    if grid.whole:
+        return x.mean((2, 3), keepdim=True)
     ceil_mode = grid.native()
     if ceil_mode is not None:
         return F.avg_pool2d(x, grid.kernel, grid.stride, grid.pad, ceil_mode)

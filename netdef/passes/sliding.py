@@ -1,6 +1,7 @@
 """For inference on a CPU: the maximum of overlapping windows along one axis after the other.
 
-Torch's own pooling notes where each maximum was found and reads every window whole.
+Torch's own pooling notes where each maximum was found and reads every window whole. Where there is
+a kernel of ours for the blob (float32), that is faster than both.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import torch
 from torch import Tensor
 
 from ...layers.base import Shape
-from ...layers.pooling import MAX, Pooling
+from ...layers.native import pooling as kernels
+from ...layers.pooling import MAX, Pooling, make_grid
 from ..steps import Step
 from .readers import plain, running
 
@@ -26,6 +28,10 @@ class SlidingMaximum:
         self.pad = pooling.pad
 
     def __call__(self, x: Tensor) -> Tensor:
+        grid = make_grid((x.shape[2], x.shape[3]), self.kernel, (1, 1), self.pad)
+        plan = kernels.plan(x, grid)
+        if plan is not None:
+            return kernels.maximum(plan, x)
         if not x.is_contiguous(memory_format=torch.channels_last):
             y = self.pooling(x)
             assert isinstance(y, Tensor)

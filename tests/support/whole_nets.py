@@ -16,7 +16,9 @@ TOLERANCE = 1e-4
 SOFTMAX_TOLERANCE = 1e-3
 #: In GoogLeNet one ReLU of inception_3b/3x3_reduce is within a rounding of its kink, and the record
 #: has it on the other side than exact arithmetic: float64 agrees with us to 1e-6 everywhere.
-GRADIENT_TOLERANCE = {"bvlc_googlenet_train_val": 5e-3}
+#: In AlexNet two values of norm2 in one window of pool2, 1.5581408 and 1.5581434 in float64, become
+#: equal where Winograd's convolutions come before: then the first has the gradient.
+GRADIENT_TOLERANCE = {"bvlc_googlenet_train_val": 5e-3, "bvlc_alexnet_train_val": 5e-3}
 
 
 def formula_weight(layer: str, layer_type: str, index: int, shape: tuple[int, ...]) -> np.ndarray:

@@ -1,0 +1,101 @@
+"""LRN across the channels of channels-last blobs (``kernels/lrn.c``).
+
+Only the bottom is kept for backward: the scale is summed again there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from . import library
+from .library import Function
+
+#: Channels from which on a pixel fills a vector, on every processor, and the most that the memory
+#: for one pixel can take, with what lies around them.
+_LANES, _MOST = 16, 4000
+#: Numbers in the bottom from which on threads share the work.
+_SHARED = 1 << 14
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A normalisation of bottoms of one shape: what the kernels take."""
+
+    quarters: int
+    factor: float
+    offset: float
+    geometry: Any
+    forward: Function
+    backward: Function
+
+    @property
+    def slope(self) -> float:
+        """What the sum over channels has in the gradient."""
+        return -0.5 * self.quarters * self.factor
+
+
+def plan(x: Tensor, local_size: int, alpha: float, beta: float, k: float) -> Plan | None:
+    """How to normalise ``x`` (N, C, H, W); None where torch must do it."""
+    if not library.suits(x) or not x.is_contiguous(memory_format=torch.channels_last):
+        return None
+    return _planned(tuple(x.shape), local_size, alpha, beta, k, torch.get_num_threads())
+
+
+@lru_cache(maxsize=1024)
+def _planned(
+    shape: tuple[int, ...], local_size: int, alpha: float, beta: float, k: float, threads: int
+) -> Plan | None:
+    channels, pixels = shape[1], prod(shape) // shape[1] if shape[1] else 0
+    reach = min(local_size // 2, channels)
+    # Other powers than these are no products of roots.
+    if beta not in (0.5, 0.75, 1) or pixels < 1 or not _LANES <= channels <= _MOST - 2 * reach:
+        return None
+    forward = library.function("lrn", "lrn_forward", "ppiffn")
+    backward = library.function("lrn", "lrn_backward", "pppifffn")
+    if forward is None or backward is None:
+        return None
+    team = threads if prod(shape) >= _SHARED else 1
+    geometry = library.numbers(pixels, channels, reach, team)
+    return Plan(round(4 * beta), alpha / local_size, k, geometry, forward, backward)
+
+
+def normalise(plan: Plan, x: Tensor) -> Tensor:
+    """The top of a planned normalisation, channels-last."""
+    return _AcrossChannels.apply(x, plan)
+
+
+class _AcrossChannels(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, plan: Plan) -> Tensor:
+        y = torch.empty(x.shape, memory_format=torch.channels_last)
+        plan.forward(
+            x.data_ptr(), y.data_ptr(), plan.quarters, plan.factor, plan.offset, plan.geometry
+        )
+        ctx.save_for_backward(x)
+        ctx.plan = plan
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (x,), plan = ctx.saved_tensors, ctx.plan
+        grad = grads[0].contiguous(memory_format=torch.channels_last)
+        result = torch.empty(x.shape, memory_format=torch.channels_last)
+        plan.backward(
+            x.data_ptr(),
+            grad.data_ptr(),
+            result.data_ptr(),
+            plan.quarters,
+            plan.factor,
+            plan.offset,
+            plan.slope,
+            plan.geometry,
+        )
+        return result, None

@@ -1,0 +1,128 @@
+"""MAX and AVE pooling of channels-last blobs (``kernels/pooling.c``).
+
+MAX keeps one byte for each maximum in place of torch's index of eight, and a gradient is written
+once, where torch fills it with zeros and adds. Of equal values the first has the gradient, of
+several NaN the last, as with torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from . import library
+from .library import Function
+
+if TYPE_CHECKING:
+    from ..pooling import Grid
+
+#: Channels from which on a pixel fills a vector, on every processor.
+_LANES = 16
+#: Pixels of the largest window: their numbers fit in a byte.
+_MOST_PIXELS = 256
+#: Numbers in the bottom from which on threads share the work.
+_SHARED = 1 << 15
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A pooling of bottoms of one shape: the shapes of both ends, the numbers and functions that
+    the kernels take."""
+
+    bottom: tuple[int, ...]
+    top: tuple[int, ...]
+    geometry: Any
+    maximum: Function
+    maximum_gradient: Function
+    average: Function
+    average_gradient: Function
+
+
+def plan(x: Tensor, grid: Grid) -> Plan | None:
+    """How to pool ``x`` (N, C, H, W) over ``grid``; None where torch must do it."""
+    if not library.suits(x) or not x.is_contiguous(memory_format=torch.channels_last):
+        return None
+    return _planned(tuple(x.shape), grid, torch.get_num_threads())
+
+
+@lru_cache(maxsize=1024)
+def _planned(shape: tuple[int, ...], grid: Grid, threads: int) -> Plan | None:
+    images, channels = shape[:2]
+    # What torch makes with padding of its own are windows with a pixel each.
+    if channels < _LANES or images < 1 or prod(grid.kernel) > _MOST_PIXELS or grid.native() is None:
+        return None
+    functions = [
+        library.function("pooling", f"pooling_{name}", signature)
+        for name, signature in (
+            ("maximum", "pppn"),
+            ("maximum_gradient", "pppn"),
+            ("average", "ppn"),
+            ("average_gradient", "ppn"),
+        )
+    ]
+    found = [each for each in functions if each is not None]
+    if len(found) < len(functions):
+        return None
+    axes = zip(grid.sizes, grid.out, grid.kernel, grid.stride, grid.pad, strict=True)
+    team = threads if prod(shape) >= _SHARED else 1
+    geometry = library.numbers(images, channels, team, *(value for axis in axes for value in axis))
+    return Plan(shape, (images, channels, *grid.out), geometry, *found)
+
+
+def maximum(plan: Plan, x: Tensor) -> Tensor:
+    """The largest value of each window, channels-last."""
+    if not (x.requires_grad and torch.is_grad_enabled()):
+        y = _like(plan.top)
+        plan.maximum(x.data_ptr(), y.data_ptr(), None, plan.geometry)
+        return y
+    return _Maximum.apply(x, plan)
+
+
+def average(plan: Plan, x: Tensor) -> Tensor:
+    """The sum of each window over its size, clipped to the padded bottom, channels-last."""
+    return _Average.apply(x, plan)
+
+
+class _Maximum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, plan: Plan) -> Tensor:
+        y, which = _like(plan.top), torch.empty(plan.top, dtype=torch.uint8)
+        plan.maximum(x.data_ptr(), y.data_ptr(), which.data_ptr(), plan.geometry)
+        ctx.save_for_backward(which)
+        ctx.plan = plan
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (which,), plan = ctx.saved_tensors, ctx.plan
+        grad, result = grads[0].contiguous(memory_format=torch.channels_last), _like(plan.bottom)
+        plan.maximum_gradient(grad.data_ptr(), which.data_ptr(), result.data_ptr(), plan.geometry)
+        return result, None
+
+
+class _Average(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, plan: Plan) -> Tensor:
+        y = _like(plan.top)
+        plan.average(x.data_ptr(), y.data_ptr(), plan.geometry)
+        ctx.plan = plan
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        plan = ctx.plan
+        grad, result = grads[0].contiguous(memory_format=torch.channels_last), _like(plan.bottom)
+        plan.average_gradient(grad.data_ptr(), result.data_ptr(), plan.geometry)
+        return result, None
+
+
+def _like(shape: tuple[int, ...]) -> Tensor:
+    return torch.empty(shape, memory_format=torch.channels_last)
