@@ -224,6 +224,8 @@ class _Convolution(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, y = ctx.saved_tensors
         plan: Plan = ctx.plan
+        if torch.is_grad_enabled():  # this is to be differentiated again, which torch's own can be
+            plan = Plan(plan.problem, None, None, None)
         grad = grads[0].contiguous(memory_format=torch.channels_last)
         if y is not None:
             grad = torch.ops.aten.threshold_backward(grad, y, 0)

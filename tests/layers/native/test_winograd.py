@@ -131,6 +131,22 @@ def test_passes_that_are_left_to_torch(wanted: tuple[int, ...], part: str) -> No
 
 
 @needs_compiler
+def test_second_derivatives_are_those_of_torch() -> None:
+    x, weight, bias, _, problem = made((2, 32, 9, 10, 32, 3, 1, 1))
+    leaves = [each.requires_grad_() for each in (x, weight, bias)]
+    plan = Plan(problem, *CASES[:1] * 3)
+    seconds = []
+    for top in (
+        winograd.convolve(plan, x, weight, bias, rectified=True),
+        F.relu(F.conv2d(x, weight, bias, padding=1)),
+    ):
+        firsts = torch.autograd.grad(top.square().sum(), leaves, create_graph=True)
+        seconds.append(torch.autograd.grad(sum(each.square().sum() for each in firsts), leaves))
+    for found, right in zip(*seconds, strict=True):
+        assert error(found, right) < 1e-5
+
+
+@needs_compiler
 def test_is_planned_where_it_pays_and_only_there() -> None:
     def planned(
         x: Tensor, weight: Tensor, stride: int = 1, pad: int = 1, dilation: int = 1
