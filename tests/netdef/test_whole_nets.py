@@ -6,17 +6,18 @@ import numpy as np
 import pytest
 import torch
 
+from cortado.layers.native import library
 from cortado.netdef import Net
 from cortado.proto import caffe_pb2
 from cortado.proto.text import parse
 from support.public_nets import NETS
 from support.whole_nets import (
-    GRADIENT_TOLERANCE,
     SOFTMAX_TOLERANCE,
     TOLERANCE,
     check_statistics,
     close,
     formula_weight,
+    gradient_tolerance,
     inputs_of,
     load_record,
 )
@@ -36,8 +37,11 @@ def with_formula_weights(name: str) -> Net:
     return net
 
 
+@pytest.mark.parametrize("compiled", [True, False], ids=["kernels", "torch"])
 @pytest.mark.parametrize("name", sorted(NETS))
-def test_agrees_with_caffe(name: str) -> None:
+def test_agrees_with_caffe(name: str, compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not compiled:
+        monkeypatch.setattr(library, "suits", lambda *tensors: False)
     record, meta = load_record(name)
     net = with_formula_weights(name)
     assert sum(param.tensor.numel() for param in net.params) == meta["params"] - sum(
@@ -67,5 +71,5 @@ def test_agrees_with_caffe(name: str) -> None:
         }
         check_statistics(
             gradients, record["paramdiff_names"], record["paramdiff_stats"],
-            record["paramdiff_first8"], GRADIENT_TOLERANCE.get(name, TOLERANCE),
+            record["paramdiff_first8"], gradient_tolerance(name, compiled),
         )  # fmt: skip

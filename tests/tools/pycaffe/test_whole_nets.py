@@ -9,12 +9,12 @@ import pytest
 from cortado.tools import pycaffe as caffe
 from support.public_nets import NETS
 from support.whole_nets import (
-    GRADIENT_TOLERANCE,
     SOFTMAX_TOLERANCE,
     TOLERANCE,
     check_statistics,
     close,
     formula_weight,
+    gradient_tolerance,
     inputs_of,
     load_record,
 )
@@ -58,5 +58,5 @@ def test_agrees_with_caffe(name: str, tmp_path: Path) -> None:
         check_statistics(
             {f"{layer}/{i}": b.diff for layer, bs in net.params.items() for i, b in enumerate(bs)},
             record["paramdiff_names"], record["paramdiff_stats"], record["paramdiff_first8"],
-            GRADIENT_TOLERANCE.get(name, TOLERANCE),
+            gradient_tolerance(name),
         )  # fmt: skip
