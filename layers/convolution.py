@@ -15,11 +15,13 @@ from ..proto.errors import LayerError
 from . import fillers
 from .base import Context, Layer, Shape, at_least
 from .fillers import Filler
-from .native import winograd
+from .native import library, winograd
 from .registry import register
 from .windows import Windows
 
 _CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+#: Where a convolution over single pixels is a matrix product (:meth:`Convolution._multiplies`).
+_MANY_FILTERS, _FEW_PIXELS = 1 << 17, 1 << 11
 _DECONVOLVE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
 
@@ -135,26 +137,30 @@ class Convolution(_Filtering):
     """
 
     def filter(self, x: Tensor) -> Tensor:
-        plan = self._plan(x)
-        if plan is None:
-            return self._convolved(x)
-        return winograd.convolve(plan, x, self.weight, self.bias if self.bias_term else None)
+        return self._filter(x, rectified=False)
 
     def rectified(self, x: Tensor) -> Tensor:
         """The top for one bottom with a ReLU after it, which overwrites it."""
-        plan = self._plan(x) if self.windows.axis == 1 else None
-        if plan is None:
+        if self.windows.axis != 1:
             return F.relu_(self._one(x))
-        bias = self.bias if self.bias_term else None
-        return winograd.convolve(plan, x, self.weight, bias, rectified=True)
+        self._top_shape(tuple(x.shape))
+        return self._filter(x, rectified=True)
 
-    def _plan(self, x: Tensor) -> winograd.Plan | None:
-        w = self.windows
-        return winograd.plan(x, self.weight, w.stride, w.pad, w.dilation, self.group)
-
-    def _convolved(self, x: Tensor) -> Tensor:
+    def _filter(self, x: Tensor, rectified: bool) -> Tensor:
         w = self.windows
         bias = self.bias if self.bias_term else None
+        plan = winograd.plan(x, self.weight, w.stride, w.pad, w.dilation, self.group)
+        if plan is not None:
+            return winograd.convolve(plan, x, self.weight, bias, rectified)
+        if self._multiplies(x):
+            weight = self.weight.view(self.num_output, self.channels)
+            y = F.linear(x.permute(0, 2, 3, 1), weight, bias)
+            return (F.relu_(y) if rectified else y).permute(0, 3, 1, 2)
+        y = self._by_torch(x, bias)
+        return F.relu_(y) if rectified else y
+
+    def _by_torch(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        w = self.windows
         count = len(w.kernel)
         if count in _CONVOLVE:
             return _CONVOLVE[count](x, self.weight, bias, w.stride, w.pad, w.dilation, self.group)
@@ -164,6 +170,20 @@ class Convolution(_Filtering):
         weight = self.weight.reshape(self.group, self.num_output // self.group, -1)
         y = torch.matmul(weight, columns).reshape(x.shape[0], self.num_output, *places)
         return y if bias is None else y + bias.reshape(-1, *[1] * count)
+
+    def _multiplies(self, x: Tensor) -> bool:
+        """Whether to convolve by a matrix product: for a CPU's convolutions filters are put into
+        another order each time, which takes long where they are many and the pixels few."""
+        w = self.windows
+        return (
+            self.weight.numel() >= _MANY_FILTERS
+            and w.kernel == w.stride == (1, 1)
+            and self.group == 1
+            and not any(w.pad)
+            and x.numel() // self.channels <= _FEW_PIXELS
+            and x.is_contiguous(memory_format=torch.channels_last)
+            and library.suits(x, self.weight)
+        )
 
     def macs(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
         per_place = self.weight.numel() // self.num_output
