@@ -21,10 +21,13 @@ _LANES = 16
 #: Columns of a panel of filters, to which counts of channels are rounded up.
 _PANEL = 32
 _MOST_CHANNELS = 8192
+#: Floats between the arrays of two points (SPARE in the kernels).
+_SPARE = 16
 
 # What a thread takes for one of each, in nanoseconds, as fitted on a processor with AVX-512: only
 # their proportions matter, to choose the fastest way.
 _DIRECT_PRODUCT = 0.0129
+_DIRECT_FILTER = 1.0
 _PRODUCT = 0.0133
 _TILE_POINT = 0.25
 #: Finding it and reading it, or reading it alone; by whether each thread holds all points of the
@@ -105,7 +108,8 @@ class Problem:
         ``kept``: the points of the filters are found once for many passes.
         """
         products = self.images * self.top[0] * self.top[1] * self.taps**2
-        least = products * self.channels * self.outputs * _DIRECT_PRODUCT * _MARGIN
+        filters = self.channels * self.outputs
+        least = filters * (products * _DIRECT_PRODUCT + self.taps**2 * _DIRECT_FILTER) * _MARGIN
         best = None
         for case in CASES:
             if case.taps == self.taps and (taken := self._nanoseconds(case, kept)) < least:
@@ -253,7 +257,7 @@ def filter_points(problem: Problem, case: Case, weight: Tensor, turned: bool = F
     """The filters' points, (group, points of one group), as :func:`run` multiplies by them;
     ``turned``: for the gradient of the bottom, the turned ``problem``."""
     channels, outputs = problem.channels, problem.outputs
-    points = torch.empty(problem.group, case.points * channels * _up(outputs, _PANEL))
+    points = torch.empty(problem.group, case.points * (channels * _up(outputs, _PANEL) + _SPARE))
     operation = "turned_filters" if turned else "filters"
     given = (outputs, channels) if turned else (channels, outputs)
     for index in range(problem.group):
@@ -328,7 +332,7 @@ def _filters_gradient(problem: Problem, case: Case, x: Tensor, grad: Tensor) -> 
 
 def _room(case: Case, points: int, shared: bool, threads: int) -> Tensor:
     """Memory for the arrays of points of all threads."""
-    return torch.empty(case.points * (points + 2 * _LANES) * (1 if shared else threads))
+    return torch.empty(case.points * (points + 3 * _SPARE) * (1 if shared else threads))
 
 
 @cache

@@ -13,6 +13,8 @@
 
 #define ALWAYS static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 8")
+/* For loops over a constant number of vectors, which stay in registers only if nothing is left of them. */
+#define UNROLL_ALL _Pragma("GCC unroll 64")
 
 typedef float vec __attribute__((vector_size(4 * LANES)));
 typedef int mask __attribute__((vector_size(4 * LANES)));

@@ -11,9 +11,9 @@
 #define POINTS (TILE * TILE)
 #define AREA (TAPS * TAPS)
 
-/* points of [channels][outputs], which is the right side of the convolution. */
+/* points of [channels][outputs], which is the right side of the convolution; SPARE floats are between them. */
 void CASE(filters)(const float *filters, long channels, long outputs, float *points, long threads) {
-    long stride = round_up(outputs, COLUMNS) * channels;
+    long stride = round_up(outputs, COLUMNS) * channels + SPARE;
 #pragma omp parallel for num_threads(threads) schedule(static) collapse(2)
     for (long k = 0; k < outputs; k += COLUMNS)
         for (long c = 0; c < channels; c += LANES) {
@@ -26,9 +26,9 @@ void CASE(filters)(const float *filters, long channels, long outputs, float *poi
             for (int j = 0; j < LANES; j++)
                 for (int i = 0; i < some; i += LANES) {
                     vec in[AREA], out[POINTS];
-                    UNROLL for (int tap = 0; tap < AREA; tap++) in[tap] = load(turned[tap][j] + i);
+                    UNROLL_ALL for (int tap = 0; tap < AREA; tap++) in[tap] = load(turned[tap][j] + i);
                     spread_square(TILE, TAPS, CASE(filter), in, out);
-                    for (int p = 0; p < POINTS; p++)
+                    UNROLL_ALL for (int p = 0; p < POINTS; p++)
                         store(points + p * stride + k * channels + (c + j) * COLUMNS + i, out[p]);
                 }
         }
@@ -36,17 +36,18 @@ void CASE(filters)(const float *filters, long channels, long outputs, float *poi
 
 /* The same of filters turned round, for the gradient: points of [outputs][channels]. */
 void CASE(turned_filters)(const float *filters, long channels, long outputs, float *points, long threads) {
-    long stride = round_up(channels, COLUMNS) * outputs;
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (long k = 0; k < outputs; k++)
-        for (long c = 0; c < channels; c += LANES) {
-            vec in[AREA], out[POINTS];
-            UNROLL for (int tap = 0; tap < AREA; tap++)
-                in[tap] = load(filters + (k * AREA + AREA - 1 - tap) * channels + c);
-            spread_square(TILE, TAPS, CASE(filter), in, out);
-            for (int p = 0; p < POINTS; p++)
-                store(points + p * stride + (c / COLUMNS * outputs + k) * COLUMNS + c % COLUMNS, out[p]);
-        }
+    long stride = round_up(channels, COLUMNS) * outputs + SPARE;
+#pragma omp parallel for num_threads(threads) schedule(static) collapse(2)
+    for (long first = 0; first < channels; first += COLUMNS)
+        for (long k = 0; k < outputs; k++)
+            for (long c = first; c < least(first + COLUMNS, channels); c += LANES) {
+                vec in[AREA], out[POINTS];
+                UNROLL_ALL for (int tap = 0; tap < AREA; tap++)
+                    in[tap] = load(filters + (k * AREA + AREA - 1 - tap) * channels + c);
+                spread_square(TILE, TAPS, CASE(filter), in, out);
+                UNROLL_ALL for (int p = 0; p < POINTS; p++)
+                    store(points + p * stride + first * outputs + k * COLUMNS + c - first, out[p]);
+            }
 }
 
 /* The outputs of the tiles first + mine, of a block of rows tiles, from their points; plus bias and other,
@@ -86,6 +87,7 @@ void CASE(convolve)(const float *x, const float *filters, const float *bias, con
     long blocks = (p.tiles + block - 1) / block, columns = round_up(p.outputs, COLUMNS);
     long panels = columns / COLUMNS;
     long v_stride = block * p.channels + SPARE, m_stride = block * columns + SPARE;
+    long u_stride = columns * p.channels + SPARE;
 #pragma omp parallel num_threads(threads)
     {
         /* There may be fewer threads than asked for. */
@@ -101,7 +103,7 @@ void CASE(convolve)(const float *x, const float *filters, const float *bias, con
             }
             for (long item = items.first; item < items.last; item++) {
                 long point = item / panels, panel = item % panels;
-                const float *right = filters + item * COLUMNS * p.channels;
+                const float *right = filters + point * u_stride + panel * COLUMNS * p.channels;
                 const float *next = item + 1 < items.last ? right + COLUMNS * p.channels : 0;
                 for (long t = 0; t < count; t += ROWS)
                     product(v + point * v_stride + t * LANES, p.channels / LANES, block * LANES, LANES, LANES, 1,
@@ -116,7 +118,7 @@ void CASE(convolve)(const float *x, const float *filters, const float *bias, con
 }
 
 /* The gradient of the filters from that of y. room: POINTS * (block * (outputs + channels, rounded up to
- * COLUMNS) + 2 SPARE + outputs * these channels) floats, for each thread unless shared. */
+ * COLUMNS) + 3 SPARE + outputs * these channels) floats, for each thread unless shared. */
 void CASE(filters_gradient)(const float *x, const float *dy, const float *zeros, float *filters, float *room,
                             const long *given, long block, long shared, long threads) {
     plan_t p = make_plan(given, TAPS, OUT);
@@ -124,7 +126,7 @@ void CASE(filters_gradient)(const float *x, const float *dy, const float *zeros,
     squares_t outs = {dy, zeros, p.out_height, p.out_width, p.y_step, p.outputs, OUT, 0, p.down, p.across};
     long blocks = (p.tiles + block - 1) / block, columns = round_up(p.channels, COLUMNS);
     long panels = columns / COLUMNS;
-    long v_stride = block * columns + SPARE, m_stride = block * p.outputs + SPARE, u_stride = columns * p.outputs;
+    long v_stride = block * columns + SPARE, m_stride = block * p.outputs + SPARE, u_stride = columns * p.outputs + SPARE;
     long each = POINTS * (v_stride + m_stride + u_stride), sums = 1;
 #pragma omp parallel num_threads(threads)
     {
@@ -159,12 +161,12 @@ void CASE(filters_gradient)(const float *x, const float *dy, const float *zeros,
         for (long c = 0; c < p.channels; c += LANES) {
             const float *from = totals + (c / COLUMNS * p.outputs + k) * COLUMNS + c % COLUMNS;
             vec in[POINTS], out[AREA];
-            for (int point = 0; point < POINTS; point++) {
+            UNROLL_ALL for (int point = 0; point < POINTS; point++) {
                 in[point] = load(from + point * u_stride);
                 for (long sum = 1; sum < sums; sum++) in[point] += load(from + sum * each + point * u_stride);
             }
             gather_square(TILE, TAPS, CASE(filter), in, out);
-            for (int tap = 0; tap < AREA; tap++) store(filters + (k * AREA + tap) * p.channels + c, out[tap]);
+            UNROLL_ALL for (int tap = 0; tap < AREA; tap++) store(filters + (k * AREA + tap) * p.channels + c, out[tap]);
         }
 }
 
