@@ -28,9 +28,9 @@ def mm(a: Tensor, b: Tensor) -> Tensor:
     if found is None:
         return torch.mm(a, b)
     c = torch.empty(shape[0], shape[2])
-    room = torch.empty(_room(*shape))
-    given = library.numbers(*shape, *a.stride(), *b.stride())
     threads = torch.get_num_threads()
+    room = torch.empty(_room(*shape, threads))
+    given = library.numbers(*shape, *a.stride(), *b.stride())
     found(a.data_ptr(), b.data_ptr(), c.data_ptr(), room.data_ptr(), given, threads)
     return c
 
@@ -41,8 +41,8 @@ def _lies_well(matrix: Tensor) -> bool:
 
 
 @cache
-def _room(*shape: int) -> int:
+def _room(*given: int) -> int:
     room = library.numbers(0)
     found: Any = library.function("products", "products_room", "nn")
-    found(library.numbers(*shape), room)
+    found(library.numbers(*given), room)
     return int(room[0])

@@ -4,10 +4,11 @@
 
 #include "products.h"
 
-/* A right side of this depth stays in a core's cache while a column of blocks is computed. */
+/* Depth and columns of what is packed of b at a time, for all threads. */
 #define DEEPEST 512
-/* Rows and columns that are packed at a time, which bounds the room. */
-#define LARGEST 2048
+#define WIDEST 2048
+/* Floats of the rows of a that a thread packs for itself, small enough to stay in its cache. */
+#define GROUP (3 << 15)
 
 /* As few parts of count as possible, each at most limit, of about one size, a multiple of unit. */
 ALWAYS long even_part(long count, long limit, long unit) {
@@ -16,37 +17,26 @@ ALWAYS long even_part(long count, long limit, long unit) {
 }
 
 typedef struct {
-    long depth, rows, columns; /* of a part */
-    long high, wide;           /* its blocks */
+    long depth, columns, group;   /* of a part; blocks of rows at a time */
+    long high, wide;              /* blocks of all rows, and of a part's columns */
+    long teams;                   /* rows are shared by this many teams of threads, columns in each */
 } parts_t;
 
-ALWAYS parts_t make_parts(long rows, long depth, long columns) {
-    parts_t p;
-    p.depth = even_part(depth, DEEPEST, CHUNK);
-    p.rows = even_part(rows, LARGEST, HEIGHT), p.columns = even_part(columns, LARGEST, WIDTH);
-    p.high = p.rows / HEIGHT, p.wide = p.columns / WIDTH;
+ALWAYS parts_t make_parts(long rows, long depth, long columns, long threads) {
+    parts_t p = {.high = (rows + HEIGHT - 1) / HEIGHT, .depth = even_part(depth, DEEPEST, CHUNK)};
+    p.columns = even_part(columns, WIDEST, WIDTH), p.wide = p.columns / WIDTH;
+    p.teams = least(threads, p.high);
+    p.group = even_part((p.high + p.teams - 1) / p.teams, most(1, GROUP / left_size(p.depth)), 1);
     return p;
 }
 
-/* room[0] becomes the floats that the product of rows x depth by depth x columns takes. */
+/* room[0] becomes the floats that a product takes, for rows, depth, columns and threads. */
 void products_room(const long *given, long *room) {
-    parts_t p = make_parts(given[0], given[1], given[2]);
-    room[0] = p.high * left_size(p.depth) + p.wide * right_size(p.depth);
+    parts_t p = make_parts(given[0], given[1], given[2], given[3]);
+    room[0] = p.wide * right_size(p.depth) + given[3] * p.group * left_size(p.depth);
 }
 
-/* The packed blocks of both sides that this thread does. */
-ALWAYS void pack_sides(const parts_t *p, const matrix_t *a, const matrix_t *b, long row, long k0, long column,
-                       float *left, float *right, int right_too, long thread, long threads) {
-    range_t highs = share(p->high, thread, threads), squares = share(right_too ? p->wide * 4 : 0, thread, threads);
-    for (long i = highs.first; i < highs.last; i++)
-        for (long k = 0; k < p->depth; k += LANES)
-            pack_left(a, row + i * HEIGHT, k0 + k, left + i * left_size(p->depth), k);
-    for (long i = squares.first; i < squares.last; i++)
-        for (long k = 0; k < p->depth; k += LANES)
-            pack_right(b, k0 + k, column + i * LANES, right + i / 4 * right_size(p->depth), p->depth, i % 4, k);
-}
-
-/* The block of c at (row, column), of which some lies beyond c's edges. */
+/* The block of c at (row, column), of which some may lie beyond c's edges. */
 ALWAYS void put_block(const float *left, const float *right, long depth, float *c, long rows, long columns, long row,
                       long column, int add) {
     float *to = c + row * columns + column;
@@ -63,32 +53,48 @@ ALWAYS void put_block(const float *left, const float *right, long depth, float *
         }
 }
 
+/* Rows of c (those of the blocks in mine) and columns (of the blocks in panels, the first at column). */
+ALWAYS void multiply_rows(const parts_t *p, const matrix_t *a, range_t mine, range_t panels, long k0, long column,
+                          const float *right, float *left, float *c, long columns) {
+    for (long first = mine.first; first < mine.last; first += p->group) {
+        long last = least(first + p->group, mine.last), each = left_size(p->depth);
+        for (long i = first; i < last; i++)
+            for (long k = 0; k < p->depth; k += LANES)
+                pack_left(a, i * HEIGHT, k0 + k, left + (i - first) * each, k);
+        for (long j = panels.first; j < panels.last; j++)
+            for (long i = first; i < last; i++)
+                put_block(left + (i - first) * each, right + j * right_size(p->depth), p->depth, c, a->rows, columns,
+                          i * HEIGHT, column + j * WIDTH, k0 > 0);
+    }
+}
+
 /* c = a b; given: rows, depth and columns, then what a row and what a column of a is apart, and of b. */
 void products_multiply(const float *a_data, const float *b_data, float *c, float *room, const long *given,
                        long threads) {
     long rows = given[0], depth = given[1], columns = given[2];
     matrix_t a = {a_data, given[3], given[4], rows, depth}, b = {b_data, given[5], given[6], depth, columns};
-    parts_t p = make_parts(rows, depth, columns);
-    float *left = room, *right = room + p.high * left_size(p.depth);
+    parts_t p = make_parts(rows, depth, columns, threads);
+    float *right = room;
 #pragma omp parallel num_threads(threads)
     {
         long thread = omp_get_thread_num(), team = omp_get_num_threads();
+        /* Whoever is too many for whole teams only packs. */
+        long teams = least(p.teams, team), size = team / teams, member = thread / teams;
+        range_t mine = share(p.high, thread % teams, teams);
+        float *left = room + p.wide * right_size(p.depth) + thread * p.group * left_size(p.depth);
         begin_products();
         for (long k0 = 0; k0 < depth; k0 += p.depth)
-            for (long column = 0; column < columns; column += p.columns)
-                for (long row = 0; row < rows; row += p.rows) {
-                    pack_sides(&p, &a, &b, row, k0, column, left, right, row == 0, thread, team);
+            for (long column = 0; column < columns; column += p.columns) {
+                long wide = least(p.wide, (columns - column + WIDTH - 1) / WIDTH);
+                range_t squares = share(wide * 4, thread, team);
+                for (long i = squares.first; i < squares.last; i++)
+                    for (long k = 0; k < p.depth; k += LANES)
+                        pack_right(&b, k0 + k, column + i * LANES, right + i / 4 * right_size(p.depth), p.depth, i % 4, k);
 #pragma omp barrier
-                    /* All rows of one right side after another, which stays in this thread's cache. */
-                    range_t mine = share(p.high * p.wide, thread, team);
-                    for (long item = mine.first; item < mine.last; item++) {
-                        long i = item % p.high, j = item / p.high;
-                        if (row + i * HEIGHT >= rows || column + j * WIDTH >= columns) continue;
-                        put_block(left + i * left_size(p.depth), right + j * right_size(p.depth), p.depth, c, rows,
-                                  columns, row + i * HEIGHT, column + j * WIDTH, k0 > 0);
-                    }
+                if (member < size)
+                    multiply_rows(&p, &a, mine, share(wide, member, size), k0, column, right, left, c, columns);
 #pragma omp barrier
-                }
+            }
         end_products();
     }
 }
