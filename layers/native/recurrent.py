@@ -10,14 +10,15 @@ from torch import Tensor
 
 from . import library
 
-#: Sequences side by side that fill enough of a block for it to be worth its while.
-_FEWEST = 4
+#: Sequences side by side that fill enough of a block, and states that are worth the packing.
+_SEQUENCES, _STATES = 4, 32
 
 
 def suits(*tensors: Tensor) -> bool:
     """Whether the kernels compute these steps; the first is ``(T, N, ...)``."""
     return (
-        tensors[0].shape[1] >= _FEWEST
+        tensors[0].shape[1] >= _SEQUENCES
+        and tensors[0].shape[0] * tensors[0].shape[1] >= _STATES
         and library.suits(*tensors)
         and library.function("recurrent", "recurrent_lstm_forward", "n") is not None
     )
