@@ -92,15 +92,16 @@ def _call(
         key: tensor if key in _OUTPUTS else tensor.contiguous()
         for key, tensor in (*tensors.items(), ("cont", cont), ("weight", weight))
     }
-    tensors["room"] = torch.empty(_room(gates, batch, size)[name.endswith("backward")])
+    threads = torch.get_num_threads()
+    tensors["room"] = torch.empty(_room(gates, batch, size, threads)[name.endswith("backward")])
     pointers = [tensors[key].data_ptr() if key in tensors else 0 for key in _POINTERS]
     step = offsets * gates * size
-    found(library.numbers(*pointers, step, steps, batch, size, torch.get_num_threads()))
+    found(library.numbers(*pointers, step, steps, batch, size, threads))
 
 
 @cache
-def _room(gates: int, batch: int, size: int) -> tuple[int, int]:
+def _room(*given: int) -> tuple[int, int]:
     room = library.numbers(0, 0)
     found: Any = library.function("recurrent", "recurrent_room", "nn")
-    found(library.numbers(gates, batch, size), room)
+    found(library.numbers(*given), room)
     return room[0], room[1]

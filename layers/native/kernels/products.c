@@ -82,7 +82,7 @@ void products_multiply(const float *a_data, const float *b_data, float *c, float
         long teams = least(p.teams, team), size = team / teams, member = thread / teams;
         range_t mine = share(p.high, thread % teams, teams);
         float *left = room + p.wide * right_size(p.depth) + thread * p.group * left_size(p.depth);
-        begin_products();
+        begin_products(least(rows, HEIGHT));
         for (long k0 = 0; k0 < depth; k0 += p.depth)
             for (long column = 0; column < columns; column += p.columns) {
                 long wide = least(p.wide, (columns - column + WIDTH - 1) / WIDTH);

@@ -67,14 +67,14 @@ ALWAYS void product(const float *a, long groups, long group, long count, long ro
 ALWAYS long left_size(long depth) { return depth / CHUNK * PARTS * PLACE; }
 ALWAYS long right_size(long depth) { return 4 * left_size(depth); }
 
-/* Each thread calls these around its products. */
-ALWAYS void begin_products(void) {
+/* Each thread calls these around its products, of which this many rows (up to HEIGHT) are wanted. */
+ALWAYS void begin_products(long rows) {
     struct {
         unsigned char palette, start, none[14];
         unsigned short bytes[16];
         unsigned char rows[16];
     } shape = {.palette = 1};
-    for (int i = 0; i < 8; i++) shape.bytes[i] = 64, shape.rows[i] = 16;
+    for (int i = 0; i < 8; i++) shape.bytes[i] = 64, shape.rows[i] = i < 7 ? rows : 16;
     IN_MEMORY;
     _tile_loadconfig(&shape);
 }
@@ -159,7 +159,7 @@ ALWAYS void multiply(const float *left, const float *right, long depth, float *c
 ALWAYS long left_size(long depth) { return depth * HEIGHT; }
 ALWAYS long right_size(long depth) { return depth * WIDTH; }
 
-ALWAYS void begin_products(void) {}
+ALWAYS void begin_products(long rows) { (void)rows; }
 ALWAYS void end_products(void) {}
 
 ALWAYS void put_left(float *left, long row, long k, vec x) { store(left + k * HEIGHT + row * LANES, x); }

@@ -1,9 +1,9 @@
 /* All steps of LSTM and RNN, once the input is projected, and their gradients up to the gates'.
  *
- * Each thread has its units, whose columns of the recurrent weights it packs once, so that they stay in its
- * cache. A step is a product with the state of all units and then, while its block of sums is at hand,
- * gates and state of its own units; the threads wait for each other once a step. The packed state has two
- * places in turn, as one thread may write the next while another still reads.
+ * The sequences are shared by teams of threads, each of one thread where there are sequences enough: it
+ * then goes through time without waiting for anybody. Where a team has several threads each has its units,
+ * and they wait for each other once a step. The packed state has two places in turn, as one thread may
+ * write the next while another still reads.
  *
  * A block of sums is of 4 LANES columns: the four gates of LANES units, or 4 LANES units with one gate. */
 
@@ -27,13 +27,18 @@ typedef struct {
     long offset_step, steps, batch, size, threads;
 } call_t;
 
+/* Sequences that are worth a team. */
+#define FEWEST 8
+
 typedef struct {
-    long units, blocks, depth, tiles; /* of a block of sums; how many; of the product; of rows */
-    long back_blocks, back_depth;     /* the same for the gradient of h */
+    long units, blocks, depth;    /* of a block of sums; how many; of the product */
+    long back_blocks, back_depth; /* the same for the gradient of h */
+    long teams, tiles;            /* blocks of rows that a team has */
 } plan_t;
 
-ALWAYS plan_t make_plan(int gates, long batch, long size) {
-    plan_t p = {.units = WIDTH / gates, .tiles = (batch + HEIGHT - 1) / HEIGHT};
+ALWAYS plan_t make_plan(int gates, long batch, long size, long threads) {
+    plan_t p = {.units = WIDTH / gates, .teams = most(1, least(threads, batch / FEWEST))};
+    p.tiles = ((batch + p.teams - 1) / p.teams + HEIGHT - 1) / HEIGHT;
     p.blocks = (size + p.units - 1) / p.units;
     p.depth = round_up(p.blocks * p.units, CHUNK);
     p.back_blocks = (size + WIDTH - 1) / WIDTH;
@@ -41,12 +46,31 @@ ALWAYS plan_t make_plan(int gates, long batch, long size) {
     return p;
 }
 
-/* room[0] and room[1] become the floats that forward and backward take, for gates, batch and size. */
+/* room[0] and room[1] become the floats that forward and backward take, for gates, batch, size and
+ * threads. */
 void recurrent_room(const long *given, long *room) {
-    plan_t p = make_plan(given[0], given[1], given[2]);
-    room[0] = p.blocks * right_size(p.depth) + 2 * p.tiles * left_size(p.depth);
-    room[1] = p.back_blocks * right_size(p.back_depth) + 2 * p.tiles * left_size(p.back_depth) +
-              p.tiles * HEIGHT * p.back_blocks * WIDTH;
+    plan_t p = make_plan(given[0], given[1], given[2], given[3]);
+    room[0] = p.blocks * right_size(p.depth) + 2 * p.teams * p.tiles * left_size(p.depth);
+    room[1] = p.back_blocks * right_size(p.back_depth) + 2 * p.teams * p.tiles * left_size(p.back_depth) +
+              given[1] * p.back_blocks * WIDTH;
+}
+
+/* What a thread does: sequences, blocks of units, and the two places of its team's packed state. */
+typedef struct {
+    range_t sequences, blocks;
+    float *left[2];
+    int waits; /* for the others of its team */
+} part_t;
+
+ALWAYS part_t make_part(const plan_t *p, long batch, long blocks, float *left, long left_each, long thread,
+                        long threads) {
+    long teams = least(p->teams, threads), members = threads / teams, team = thread % teams;
+    long member = thread / teams; /* whoever is too many for whole teams has nothing to do */
+    part_t part = {.sequences = share(batch, team, teams), .waits = members > 1};
+    part.blocks = member < members ? share(blocks, member, members) : (range_t){0, 0};
+    part.left[0] = left + 2 * team * p->tiles * left_each;
+    part.left[1] = part.left[0] + p->tiles * left_each;
+    return part;
 }
 
 /* The unit and the gate that quarter j of a block begins with. */
@@ -79,11 +103,11 @@ ALWAYS void clear(float *room, long count, long thread, long threads) {
     for (long i = mine.first; i < mine.last; i++) room[i] = 0;
 }
 
-/* Sequence n with units from unit on has the state h before step t. */
-ALWAYS void begin_step(const call_t *c, const plan_t *p, long t, long n, long unit, vec h, float *left) {
+/* Sequence n, the team's number row, has the state h of units from unit on before step t. */
+ALWAYS void begin_step(const call_t *c, const plan_t *p, long t, long n, long row, long unit, vec h, float *left) {
     vec kept = h * c->cont[t * c->batch + n];
     store_some(c->before + (t * c->batch + n) * c->size + unit, kept, c->size - unit);
-    put_left(left + n / HEIGHT * left_size(p->depth), n % HEIGHT, unit, kept);
+    put_left(left + row / HEIGHT * left_size(p->depth), row % HEIGHT, unit, kept);
 }
 
 ALWAYS vec lstm_step(const call_t *c, long t, long n, long unit, const float *sums) {
@@ -114,42 +138,55 @@ ALWAYS vec tanh_step(const call_t *c, long t, long n, long unit, const float *su
 }
 
 /* The tail of a step for one sequence and the units of one block of sums. */
-ALWAYS void finish_step(int gates, const call_t *c, const plan_t *p, long t, long n, long block, const float *sums,
-                        float *next) {
+ALWAYS void finish_step(int gates, const call_t *c, const plan_t *p, long t, long n, long row, long block,
+                        const float *sums, float *next) {
     for (long j = 0; j < (gates == 4 ? 1 : 4); j++) {
         long unit = unit_of(gates, block, j);
         if (unit >= c->size) break;
         vec h = gates == 4 ? lstm_step(c, t, n, unit, sums) : tanh_step(c, t, n, unit, sums + j * LANES);
-        if (t + 1 < c->steps) begin_step(c, p, t + 1, n, unit, h, next);
+        if (t + 1 < c->steps) begin_step(c, p, t + 1, n, row, unit, h, next);
     }
 }
 
+/* The step of a thread's sequences and units. */
+ALWAYS void forward_step(int gates, const call_t *c, const plan_t *p, const part_t *part, const float *right, long t) {
+    float sums[HEIGHT * WIDTH] __attribute__((aligned(64)));
+    long left_each = left_size(p->depth), rows = part->sequences.last - part->sequences.first;
+    for (long block = part->blocks.first; block < part->blocks.last; block++)
+        for (long first = 0; first < rows; first += HEIGHT) {
+            multiply(part->left[t % 2] + first / HEIGHT * left_each, right + block * right_size(p->depth), p->depth,
+                     sums, WIDTH, 0);
+            for (long row = first; row < least(first + HEIGHT, rows); row++)
+                finish_step(gates, c, p, t, part->sequences.first + row, row, block, sums + (row - first) * WIDTH,
+                            part->left[(t + 1) % 2]);
+        }
+}
+
 ALWAYS void forward(int gates, const call_t *c) {
-    plan_t p = make_plan(gates, c->batch, c->size);
-    long left_each = left_size(p.depth), right_each = right_size(p.depth), place = p.tiles * left_each;
-    float *left = c->room, *right = left + 2 * place;
+    plan_t p = make_plan(gates, c->batch, c->size, c->threads);
+    long left_each = left_size(p.depth), left_all = 2 * p.teams * p.tiles * left_each;
+    float *left = c->room, *right = left + left_all;
 #pragma omp parallel num_threads(c->threads)
     {
         long thread = omp_get_thread_num(), team = omp_get_num_threads();
-        range_t mine = share(p.blocks, thread, team);
-        float sums[HEIGHT * WIDTH] __attribute__((aligned(64)));
-        begin_products();
-        clear(left, 2 * place, thread, team);
-        pack_forward(gates, c, &p, mine, right);
+        part_t part = make_part(&p, c->batch, p.blocks, left, left_each, thread, team);
+        long rows = part.sequences.last - part.sequences.first;
+        begin_products(least(HEIGHT, rows));
+        clear(left, left_all, thread, team);
+        pack_forward(gates, c, &p, share(p.blocks, thread, team), right);
 #pragma omp barrier
-        for (long n = 0; n < c->batch; n++)
-            for (long unit = mine.first * p.units; unit < least(mine.last * p.units, c->size); unit += LANES)
-                begin_step(c, &p, 0, n, unit, load_some(c->hidden + n * c->size + unit, c->size - unit), left);
+        for (long row = 0; row < rows; row++)
+            for (long unit = part.blocks.first * p.units; unit < least(part.blocks.last * p.units, c->size);
+                 unit += LANES) {
+                long n = part.sequences.first + row;
+                vec h = load_some(c->hidden + n * c->size + unit, c->size - unit);
+                begin_step(c, &p, 0, n, row, unit, h, part.left[0]);
+            }
         for (long t = 0; t < c->steps; t++) {
-            float *now = left + t % 2 * place, *next = left + (t + 1) % 2 * place;
+            if (part.waits) {
 #pragma omp barrier
-            for (long block = mine.first; block < mine.last; block++)
-                for (long tile = 0; tile < p.tiles; tile++) {
-                    long first = tile * HEIGHT, last = least(first + HEIGHT, c->batch);
-                    multiply(now + tile * left_each, right + block * right_each, p.depth, sums, WIDTH, 0);
-                    for (long n = first; n < last; n++)
-                        finish_step(gates, c, &p, t, n, block, sums + (n - first) * WIDTH, next);
-                }
+            }
+            forward_step(gates, c, &p, &part, right, t);
         }
         end_products();
     }
@@ -171,7 +208,7 @@ ALWAYS void lstm_gradient(const call_t *c, long t, long n, long unit, vec dh, fl
 }
 
 /* The same tail backward: back is the gradient that h gets from the next step. */
-ALWAYS void finish_gradient(int gates, const call_t *c, const plan_t *p, long t, long n, long unit, vec back,
+ALWAYS void finish_gradient(int gates, const call_t *c, const plan_t *p, long t, long n, long row, long unit, vec back,
                             float *dc, float *left) {
     long count = c->size - unit, place = (t * c->batch + n) * c->size + unit;
     vec dh = load_some(c->towards + place, count), z[4];
@@ -184,37 +221,46 @@ ALWAYS void finish_gradient(int gates, const call_t *c, const plan_t *p, long t,
     }
     for (long j = 0; j < gates; j++) {
         store_some(c->inner + ((t * c->batch + n) * gates + j) * c->size + unit, z[j], count);
-        put_left(left + n / HEIGHT * left_size(p->back_depth), n % HEIGHT, unit * gates + j * LANES, z[j]);
+        put_left(left + row / HEIGHT * left_size(p->back_depth), row % HEIGHT, unit * gates + j * LANES, z[j]);
     }
 }
 
+ALWAYS void backward_step(int gates, const call_t *c, const plan_t *p, const part_t *part, const float *right,
+                          float *dc, long t) {
+    float sums[HEIGHT * WIDTH] __attribute__((aligned(64)));
+    long left_each = left_size(p->back_depth), rows = part->sequences.last - part->sequences.first;
+    for (long block = part->blocks.first; block < part->blocks.last; block++)
+        for (long first = 0; first < rows; first += HEIGHT) {
+            if (t + 1 < c->steps)
+                multiply(part->left[(t + 1) % 2] + first / HEIGHT * left_each, right + block * right_size(p->back_depth),
+                         p->back_depth, sums, WIDTH, 0);
+            for (long row = first; row < least(first + HEIGHT, rows); row++)
+                for (long i = 0, unit = block * WIDTH; i < WIDTH && unit < c->size; i += LANES, unit += LANES) {
+                    long n = part->sequences.first + row;
+                    finish_gradient(gates, c, p, t, n, row, unit, load(sums + (row - first) * WIDTH + i),
+                                    dc + n * p->back_blocks * WIDTH + unit, part->left[t % 2]);
+                }
+        }
+}
+
 ALWAYS void backward(int gates, const call_t *c) {
-    plan_t p = make_plan(gates, c->batch, c->size);
-    long left_each = left_size(p.back_depth), right_each = right_size(p.back_depth), place = p.tiles * left_each;
-    long columns = p.back_blocks * WIDTH;
-    float *left = c->room, *right = left + 2 * place, *dc = right + p.back_blocks * right_each;
+    plan_t p = make_plan(gates, c->batch, c->size, c->threads);
+    long left_each = left_size(p.back_depth), left_all = 2 * p.teams * p.tiles * left_each;
+    float *left = c->room, *right = left + left_all, *dc = right + p.back_blocks * right_size(p.back_depth);
 #pragma omp parallel num_threads(c->threads)
     {
         long thread = omp_get_thread_num(), team = omp_get_num_threads();
-        range_t mine = share(p.back_blocks, thread, team);
-        float sums[HEIGHT * WIDTH] __attribute__((aligned(64)));
-        begin_products();
-        clear(left, 2 * place, thread, team);
-        clear(dc, p.tiles * HEIGHT * columns, thread, team);
-        pack_backward(gates, c, &p, mine, right);
-        for (long t = c->steps - 1; t >= 0; t--) {
-            float *now = left + t % 2 * place, *last = left + (t + 1) % 2 * place;
+        part_t part = make_part(&p, c->batch, p.back_blocks, left, left_each, thread, team);
+        begin_products(least(HEIGHT, part.sequences.last - part.sequences.first));
+        clear(left, left_all, thread, team);
+        clear(dc, c->batch * p.back_blocks * WIDTH, thread, team);
+        pack_backward(gates, c, &p, share(p.back_blocks, thread, team), right);
 #pragma omp barrier
-            for (long block = mine.first; block < mine.last; block++)
-                for (long tile = 0; tile < p.tiles; tile++) {
-                    long first = tile * HEIGHT, end = least(first + HEIGHT, c->batch);
-                    if (t + 1 < c->steps)
-                        multiply(last + tile * left_each, right + block * right_each, p.back_depth, sums, WIDTH, 0);
-                    for (long n = first; n < end; n++)
-                        for (long i = 0; i < WIDTH && block * WIDTH + i < c->size; i += LANES)
-                            finish_gradient(gates, c, &p, t, n, block * WIDTH + i, load(sums + (n - first) * WIDTH + i),
-                                            dc + n * columns + block * WIDTH + i, now);
-                }
+        for (long t = c->steps - 1; t >= 0; t--) {
+            backward_step(gates, c, &p, &part, right, dc, t);
+            if (part.waits) {
+#pragma omp barrier
+            }
         }
         end_products();
     }
