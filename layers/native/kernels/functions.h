@@ -16,7 +16,7 @@ ALWAYS vec exponential(vec x, vec *less) {
     vec q = r * 1.99154791e-4f + 1.39420491e-3f;
     q = q * r + 8.33327044e-3f, q = q * r + 4.16663438e-2f, q = q * r + 1.66666672e-1f, q = q * r + 0.5f;
     *less = r + r * r * q;
-    return (vec)(((ivec)shifted << 23) + (127 << 23));
+    return (vec)(((mask)shifted << 23) + (127 << 23));
 }
 
 /* NaN stays. */

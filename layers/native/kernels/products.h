@@ -173,7 +173,7 @@ ALWAYS void put_right(float *right, long depth, long quarter, long k, vec even, 
 ALWAYS void multiply(const float *left, const float *right, long depth, float *c, long c_row, int add) {
     for (long half = 0; half < 2; half++)
         product(left, depth / LANES, HEIGHT * LANES, LANES, LANES, 1, right + half * depth * COLUMNS,
-                c + half * COLUMNS, c_row, add);
+                c + half * COLUMNS, c_row, add, 0);
 }
 
 #endif
