@@ -1,0 +1,52 @@
+"""The multinomial logistic loss where the classes lie side by side (``kernels/softmax_loss.c``)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import library
+
+_FORWARD, _BACKWARD = "ppppppfnn", "pppppn"
+
+
+def loss(
+    x: Tensor, labels: Tensor, ignore_label: int | None, divisor: float | None
+) -> Tensor | None:
+    """The loss of scores ``(rows, classes)`` over ``divisor``, None for the number of rows that
+    count; None where torch must compute it, or refuse labels that are no class."""
+    if not library.suits(x, labels) or not x.is_contiguous() or not labels.is_contiguous():
+        return None
+    if library.function("softmax_loss", "softmax_loss_forward", _FORWARD) is None:
+        return None
+    ignores = ignore_label is not None
+    given = (*x.shape, ignores, ignore_label or 0, divisor is None, torch.get_num_threads())
+    call, bad = library.numbers(*given), library.numbers(0)
+    found: Tensor = _Loss.apply(x, labels, divisor or 1.0, call, bad)
+    return None if bad[0] else found
+
+
+class _Loss(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, labels: Tensor, divisor: float, call: Any, bad: Any
+    ) -> Tensor:
+        softmax, losses = torch.empty_like(x), torch.empty(x.shape[0])
+        total, scale = torch.empty(()), torch.empty(())
+        found: Any = library.function("softmax_loss", "softmax_loss_forward", _FORWARD)
+        blobs = (x, labels, softmax, losses, total, scale)
+        found(*(blob.data_ptr() for blob in blobs), divisor, call, bad)
+        ctx.save_for_backward(softmax, labels, scale)
+        ctx.call = call
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        softmax, labels, scale = ctx.saved_tensors
+        gradient = torch.empty_like(softmax)
+        found: Any = library.function("softmax_loss", "softmax_loss_backward", _BACKWARD)
+        blobs = (softmax, labels, scale, grads[0], gradient)
+        found(*(blob.data_ptr() for blob in blobs), ctx.call)
+        return gradient, None, None, None, None
