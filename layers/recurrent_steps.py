@@ -81,7 +81,7 @@ class TanhSteps(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, weight_x, before, output, cont, weight = ctx.saved_tensors
         inner = torch.empty_like(output)
-        if recurrent.suits(inner, cont, weight, grads[0]):
+        if not torch.is_grad_enabled() and recurrent.suits(inner, cont, weight, grads[0]):
             recurrent.tanh_backward(inner, cont, weight, output, grads[0])
             return *_gradients(ctx, inner, x, weight_x, before), None
         towards, kept = grads[0].unbind(), cont.unbind()
@@ -162,7 +162,7 @@ class LSTMSteps(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, weight_x, before, gates, cells, squashed, cont, weight = ctx.saved_tensors
-        if recurrent.suits(gates, cont, weight, grads[0]):
+        if not torch.is_grad_enabled() and recurrent.suits(gates, cont, weight, grads[0]):
             inner = recurrent.lstm_backward(gates, cont, weight, cells, squashed, grads[0])
             return *_gradients(ctx, inner, x, weight_x, before), None, None
         inner, through = _factors(gates, cells, squashed)

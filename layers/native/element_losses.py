@@ -44,6 +44,10 @@ class _Loss(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         a, b = ctx.saved_tensors
         name, factor, option = ctx.given
+        if torch.is_grad_enabled():  # this is to be differentiated again
+            slope = a.sigmoid() - b if name == "sigmoid" else ((a - b) / option).clamp(-1, 1)
+            slope = slope * (factor * grads[0])
+            return slope, -slope if ctx.needs_input_grad[1] else None, None, None, None
         for_a = torch.empty_like(a)
         for_b = torch.empty_like(b) if ctx.needs_input_grad[1] else None
         found: Any = library.function(

@@ -24,6 +24,8 @@ def mm(a: Tensor, b: Tensor) -> Tensor:
         return torch.mm(a, b)
     if not library.has_tiles() or not library.suits(a, b) or not (_lies_well(a) and _lies_well(b)):
         return torch.mm(a, b)
+    if torch.is_grad_enabled() and (a.requires_grad or b.requires_grad):
+        return torch.mm(a, b)  # which can be differentiated
     found = library.function("products", "products_multiply", "ppppni")
     if found is None:
         return torch.mm(a, b)

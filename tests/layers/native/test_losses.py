@@ -36,9 +36,12 @@ def agree(layer: Layer, inputs: list[Tensor], graded: int = 1) -> None:
         loss = layer(*blobs)
         name = type(loss.grad_fn).__name__
         assert (name == "_LossBackward") == (dtype == torch.float32), name
-        results.append([loss.detach(), *torch.autograd.grad(3 * loss, leaves)])
-    for found, right in zip(*results, strict=True):
-        torch.testing.assert_close(found.double(), right, rtol=3e-6, atol=2e-7)
+        once = torch.autograd.grad(3 * loss, leaves, create_graph=True)
+        twice = torch.autograd.grad(sum(grad.sin().sum() for grad in once), leaves)
+        found = torch.autograd.grad(3 * layer(*blobs), leaves)
+        results.append([loss.detach(), *found, *once, *twice])
+    for ours, right in zip(*results, strict=True):
+        torch.testing.assert_close(ours.double(), right, rtol=3e-6, atol=2e-7)
 
 
 @needs_compiler
