@@ -27,9 +27,7 @@ def loss(name: str, a: Tensor, b: Tensor, factor: float, option: float = 0.0) ->
 
 class _Loss(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, a: Tensor, b: Tensor, name: str, factor: float, option: float
-    ) -> Tensor:
+    def forward(ctx: Any, a: Tensor, b: Tensor, name: str, factor: float, option: float) -> Tensor:
         count, result = a.numel(), torch.empty(())
         sums = torch.empty(-(-count // _PART), dtype=torch.float64)
         found: Any = library.function("element_losses", f"element_losses_{name}", _FORWARD)

@@ -71,8 +71,10 @@ def lstm_backward(
 
 
 #: The pointers of the kernels' call_t, in its order.
-_POINTERS = ("weight", "cont", "gates", "before", "output", "cells", "squashed", "offset")
-_POINTERS += ("hidden", "towards", "inner", "room")
+_POINTERS = (
+    *("weight", "cont", "gates", "before", "output", "cells", "squashed", "offset"),
+    *("hidden", "towards", "inner", "room"),
+)
 _OUTPUTS = frozenset(("gates", "before", "output", "cells", "squashed", "inner"))
 
 

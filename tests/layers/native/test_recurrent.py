@@ -11,7 +11,7 @@ from torch import Tensor
 from cortado.layers.native import library, products, recurrent
 from cortado.layers.recurrent_steps import LSTMSteps, TanhSteps
 
-# steps, sequences, inputs, units: units that fill blocks and not, sequences for one team and for more
+# steps, sequences, inputs, units: full blocks of units and not, one team of threads and more
 SHAPES = [(8, 4, 7, 3), (6, 16, 32, 64), (7, 5, 20, 33), (4, 17, 64, 130), (3, 40, 16, 65)]
 KINDS = [LSTMSteps, TanhSteps]
 needs_compiler = pytest.mark.skipif(
