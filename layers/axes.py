@@ -26,16 +26,22 @@ class Permute(Layer):
     def __init__(self, order: Sequence[int] = ()) -> None:
         super().__init__()
         self.order = tuple(order)
+        self._whole: tuple[int, ...] = ()
 
     def forward(self, x: Tensor) -> Tensor:
-        named = [canonical_axis(axis, x.dim(), "permute_param.order") for axis in self.order]
+        if len(self._whole) != x.dim():
+            self._whole = self._completed(x.dim())
+        return x.permute(self._whole)
+
+    def _completed(self, dims: int) -> tuple[int, ...]:
+        """The order with the axes that it does not name."""
+        named = [canonical_axis(axis, dims, "permute_param.order") for axis in self.order]
         if len(set(named)) != len(named):
             raise LayerError(
                 f"order must name each axis once at most, got {list(self.order)}",
                 "permute_param.order",
             )
-        rest = [axis for axis in range(x.dim()) if axis not in named]
-        return x.permute(*named, *rest)
+        return (*named, *(axis for axis in range(dims) if axis not in named))
 
 
 @register("Transpose")

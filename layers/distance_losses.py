@@ -9,6 +9,7 @@ from ..proto import caffe_pb2
 from ..proto.errors import LayerError
 from .base import Context, between, exactly
 from .losses import BATCH_SIZE, LossLayer, normalizer, read_loss_param, widened
+from .native import element_losses
 from .registry import register
 
 
@@ -50,11 +51,16 @@ class SmoothL1Loss(LossLayer):
                     f"bottom.{index}",
                 )
         outer = a.shape[0] if a.dim() else 1
+        divisor = normalizer(self.normalization, outer, a.numel() // max(1, outer), None)
+        if factors is None and self.beta:
+            fast = element_losses.loss("smooth_l1", a, b, 1 / float(divisor), self.beta)
+            if fast is not None:
+                return fast
         reduction = "sum" if factors is None else "none"
         loss = F.smooth_l1_loss(widened(a), widened(b), reduction=reduction, beta=self.beta)
         if factors is not None:
             loss = (loss * factors.detach()).sum()
-        return loss / normalizer(self.normalization, outer, a.numel() // max(1, outer), None)
+        return loss / divisor
 
 
 @register("TripletLoss")

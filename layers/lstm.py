@@ -10,7 +10,8 @@ from torch import Tensor
 from ..proto import caffe_pb2
 from ..proto.errors import LayerError
 from .base import Context, Layer, between, exactly
-from .recurrent import Recurrent
+from .native import recurrent
+from .recurrent import Recurrent, told_whole
 from .recurrent_steps import LSTMSteps, run
 from .registry import register
 from .whole_sequences import WholeSequences
@@ -29,9 +30,10 @@ class LSTM(Recurrent):
     gradient. Blobs: ``weight_x``, ``bias``, with a static input ``weight_static``, then
     ``weight_h``. ``debug_info`` is refused. Hochreiter and Schmidhuber 1997.
 
-    Sequences that all begin at the first step of a forward are read by torch's fused kernel: on the
-    CPU that is found out, for float32 without a static input; ``whole_sequences`` says it for all
-    devices, as a GPU would have to be waited for, and cont of later steps is then not looked at.
+    Without kernels of our own (a GPU, few or narrow sequences, no C compiler) torch's fused kernel
+    reads sequences that all begin at the first step of a forward: on the CPU that is found out, for
+    float32 without a static input; ``whole_sequences`` says it for all devices, as a GPU would have
+    to be waited for, and cont of later steps is then not looked at.
 
     Beyond Caffe: with x as its only bottom the layer reads whole sequences, each from a state of
     zeros, by torch's fused kernels; a second bottom ``(N)`` may hold their lengths, up to T: the
@@ -54,8 +56,11 @@ class LSTM(Recurrent):
         return super().from_message(message, context)
 
     def steps(self, x: Tensor, offset: Tensor, cont: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        if self.whole_sequences or (not self.static_inputs and _begins_at_once(x, cont)):
-            return self._fused(x, cont, *state)
+        if not recurrent.suits(x, offset, cont, self.weight_x, self.weight_h):
+            if self.whole_sequences or (not self.static_inputs and _begins_at_once(x, cont)):
+                return self._fused(x, cont, *state)
+        elif self.whole_sequences:
+            cont = told_whole(cont)
         return run(LSTMSteps, x, self.weight_x, offset, cont, self.weight_h, *state)
 
     def _fused(

@@ -186,3 +186,8 @@ class Recurrent(Layer):
         """Keep the state for the next forward."""
         for name, blob in zip(self.states, last, strict=True):
             setattr(self, name, blob.detach())
+
+
+def told_whole(cont: Tensor) -> Tensor:
+    """``cont`` of sequences that begin at the first step only."""
+    return torch.cat((cont[:1], torch.ones_like(cont[1:])))

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .native import products, recurrent
+
 _sigmoid_slope = torch.ops.aten.sigmoid_backward
 _tanh_slope = torch.ops.aten.tanh_backward
 
@@ -58,14 +60,19 @@ class TanhSteps(torch.autograd.Function):
         hidden: Tensor,
     ) -> tuple[Tensor, Tensor]:
         output = _project(x, weight_x)
-        turned = weight.t().contiguous()
         before = torch.empty_like(output)
+        ctx.save_for_backward(x, weight_x, before, output, cont, weight)
+        ctx.offset_axes = offset.dim()
+        if recurrent.suits(output, offset, cont, weight, hidden):
+            recurrent.tanh_forward(output, offset, cont, weight, hidden, before)
+            last = output[-1].clone()
+            ctx.mark_non_differentiable(last)
+            return output, last
+        turned = weight.t().contiguous()
         for kept, now, begun in zip(cont.unbind(), output.unbind(), before.unbind(), strict=True):
             torch.mul(hidden, kept, out=begun)
             _add_product(now, begun, turned)
             hidden = now.add_(offset).tanh_()
-        ctx.save_for_backward(x, weight_x, before, output, cont, weight)
-        ctx.offset_axes = offset.dim()
         last = hidden.clone()
         ctx.mark_non_differentiable(last)
         return output, last
@@ -74,6 +81,9 @@ class TanhSteps(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, weight_x, before, output, cont, weight = ctx.saved_tensors
         inner = torch.empty_like(output)
+        if not torch.is_grad_enabled() and recurrent.suits(inner, cont, weight, grads[0]):
+            recurrent.tanh_backward(inner, cont, weight, output, grads[0])
+            return *_gradients(ctx, inner, x, weight_x, before), None
         towards, kept = grads[0].unbind(), cont.unbind()
         outputs, inners = output.unbind(), inner.unbind()
         grad = towards[-1]
@@ -106,13 +116,22 @@ class LSTMSteps(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         batch, size = hidden.shape
         joint = _project(x, weight_x)
-        turned = weight.t().contiguous()
         output, before, squashed = (
             x.new_empty(x.shape[0], batch, size) for _ in ("h", "kept h", "tanh c")
         )
         cells = x.new_empty(x.shape[0] + 1, batch, size)
         cells[0] = cell
         gates = joint.unflatten(2, (4, size))
+        ctx.save_for_backward(x, weight_x, before, gates, cells, squashed, cont, weight)
+        ctx.offset_axes = offset.dim()
+        if recurrent.suits(joint, offset, cont, weight, hidden):
+            recurrent.lstm_forward(
+                joint, offset, cont, weight, hidden, before, cells, squashed, output
+            )
+            last_hidden, last_cell = output[-1].clone(), cells[-1].clone()
+            ctx.mark_non_differentiable(last_hidden, last_cell)
+            return output, last_hidden, last_cell
+        turned = weight.t().contiguous()
         sigmoids = gates[:, :, :3].unbind()
         enter, forget, out, value = (gate.unbind() for gate in gates.unbind(2))
         rows = zip(
@@ -136,8 +155,6 @@ class LSTMSteps(torch.autograd.Function):
             torch.tanh(filled, out=flat)
             torch.mul(out[step], flat, out=shown)
             hidden, cell = shown, filled
-        ctx.save_for_backward(x, weight_x, before, gates, cells, squashed, cont, weight)
-        ctx.offset_axes = offset.dim()
         last_hidden, last_cell = hidden.clone(), cell.clone()
         ctx.mark_non_differentiable(last_hidden, last_cell)
         return output, last_hidden, last_cell
@@ -145,6 +162,9 @@ class LSTMSteps(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, weight_x, before, gates, cells, squashed, cont, weight = ctx.saved_tensors
+        if not torch.is_grad_enabled() and recurrent.suits(gates, cont, weight, grads[0]):
+            inner = recurrent.lstm_backward(gates, cont, weight, cells, squashed, grads[0])
+            return *_gradients(ctx, inner, x, weight_x, before), None, None
         inner, through = _factors(gates, cells, squashed)
         joint = inner.flatten(2)
         towards, forget, kept = grads[0].unbind(), gates[:, :, 1].unbind(), cont.unbind()
@@ -183,7 +203,7 @@ def _project(x: Tensor, weight: Tensor) -> Tensor:
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
     """``a`` times ``b``, computed in the type of ``b``, in the type of ``a``."""
-    return torch.mm(a.to(b.dtype), b).to(a.dtype)
+    return products.mm(a.to(b.dtype), b).to(a.dtype)
 
 
 def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
@@ -202,9 +222,9 @@ def _gradients(
     together = inner.flatten(0, 1).to(weight_x.dtype)
     turned = together.t()
     return (
-        torch.mm(together, weight_x).to(x.dtype).view_as(x) if needed[0] else None,
-        torch.mm(turned, x.flatten(0, 1).to(turned.dtype)) if needed[1] else None,
+        products.mm(together, weight_x).to(x.dtype).view_as(x) if needed[0] else None,
+        products.mm(turned, x.flatten(0, 1).to(turned.dtype)) if needed[1] else None,
         inner.sum(summed) if needed[2] else None,
         None,
-        torch.mm(turned, before.flatten(0, 1).to(turned.dtype)) if needed[4] else None,
+        products.mm(turned, before.flatten(0, 1).to(turned.dtype)) if needed[4] else None,
     )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .fillers import Filler
-from .recurrent import Recurrent
+from .native import products
+from .recurrent import Recurrent, told_whole
 from .recurrent_steps import TanhSteps, run
 from .registry import register
 
@@ -55,7 +55,7 @@ class RNN(Recurrent):
 
     def steps(self, x: Tensor, offset: Tensor, cont: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         if self.whole_sequences:
-            cont = torch.cat((cont[:1], torch.ones_like(cont[1:])))
+            cont = told_whole(cont)
         if self.whole_sequences and x.device.type not in ("cpu", "meta"):
             weights = [self.weight_x, self.weight_h, self.bias, torch.zeros_like(self.bias)]
             (start,) = self._begin(cont, *state)
@@ -63,4 +63,4 @@ class RNN(Recurrent):
             hidden, last = hidden.to(x.dtype), last[0].detach().to(x.dtype)
         else:
             hidden, last = run(TanhSteps, x, self.weight_x, offset, cont, self.weight_h, *state)
-        return F.linear(hidden, self.weight_out, self.bias_out).tanh(), last
+        return products.linear(hidden, self.weight_out, self.bias_out).tanh(), last

@@ -18,6 +18,7 @@ from .losses import (
     read_loss_param,
     widened,
 )
+from .native import element_losses
 from .registry import register
 
 
@@ -55,7 +56,13 @@ class SigmoidCrossEntropyLoss(LossLayer):
                 )
             targets = targets.reshape(x.shape)
         outer = x.shape[0] if x.dim() else 1
-        targets = targets.detach().to(widened(x).dtype)
+        targets = targets.detach()
+        if self.ignore_label is None:
+            divisor = normalizer(self.normalization, outer, prod(x.shape[1:]), None)
+            fast = element_losses.loss("sigmoid", x, targets, 1 / float(divisor))
+            if fast is not None:
+                return fast
+        targets = targets.to(widened(x).dtype)
         counted = None
         if self.ignore_label is not None:
             counted = targets.trunc() != self.ignore_label

@@ -23,6 +23,7 @@ from .losses import (
     split_labels,
     widened,
 )
+from .native import softmax_loss
 from .registry import register
 
 #: Caffe takes the logarithm of probabilities not below the smallest normal float.
@@ -103,16 +104,32 @@ class SoftmaxWithLoss(LossLayer, ClassifyingLayer):
         places = (inner,) if inner > 1 else ()
         shape = (outer, sizes[self.axis], *places)
         scores = x if sizes == shape else x.reshape(shape)
-        index, counted = split_labels(labels, self.ignore_label, (outer, 1, *places))
-        divisor = normalizer(self.normalization, outer, inner, counted)
-        if self.weighted or self.label_smoothing:
-            loss, divisor = self._graded(scores, index.squeeze(1), counted, divisor)
-            loss = loss / divisor
-        else:
-            loss = _LogLoss.apply(scores, index, counted, divisor)
+        loss = self._native(scores, labels) if inner == 1 else None
+        if loss is None:
+            loss = self._composed(scores, labels, (outer, 1, *places), inner)
         if not self.with_softmax:
             return loss
         return loss, widened(scores.detach()).softmax(1).reshape(sizes)
+
+    def _native(self, scores: Tensor, labels: Tensor) -> Tensor | None:
+        """The loss by the kernel, None where it does not do it."""
+        if self.weighted or self.label_smoothing:
+            return None
+        valid = self.normalization == VALID and self.ignore_label is not None
+        divisor = None if valid else float(normalizer(self.normalization, len(scores), 1, None))
+        return softmax_loss.loss(scores, labels, self.ignore_label, divisor)
+
+    def _composed(
+        self, scores: Tensor, labels: Tensor, shape: tuple[int, ...], inner: int
+    ) -> Tensor:
+        """The loss by torch's operations."""
+        index, counted = split_labels(labels, self.ignore_label, shape)
+        divisor = normalizer(self.normalization, shape[0], inner, counted)
+        if self.weighted or self.label_smoothing:
+            loss, divisor = self._graded(scores, index.squeeze(1), counted, divisor)
+            return loss / divisor
+        loss = _LogLoss.apply(scores, index, counted, divisor)
+        return loss
 
     def top_shapes(self, *bottoms: Shape) -> Sequence[Shape]:
         scores, labels = bottoms

@@ -37,6 +37,11 @@ _TYPES = {
     "n": ctypes.POINTER(ctypes.c_long),
 }
 
+# Linux's call that lets a process use tiles, and what it is told (asm/prctl.h).
+_ARCH_PRCTL = 158
+_ARCH_REQ_XCOMP_PERM = 0x1023
+_TILE_DATA = 18
+
 Function = Callable[..., Any]
 
 
@@ -76,6 +81,19 @@ def suits(*tensors: Tensor) -> bool:
 
 
 @cache
+def has_tiles() -> bool:
+    """Whether this process may use AMX, tiles of bfloat16, for which Linux wants to be asked."""
+    can = torch.cpu.get_capabilities()
+    if not (can.get("amx_bf16") and can.get("avx512_bf16") and sys.platform.startswith("linux")):
+        return False
+    try:
+        done: int = ctypes.CDLL(None).syscall(_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _TILE_DATA)
+    except (OSError, AttributeError):
+        return False
+    return done == 0
+
+
+@cache
 def _load(library: str) -> ctypes.CDLL | None:
     if os.environ.get(VARIABLE) == "0" or not sys.platform.startswith("linux"):
         return None
@@ -97,6 +115,8 @@ def _compiled(library: str, compiler: str) -> Path:
     flags = list(_FLAGS)
     if platform.machine() == "x86_64" and torch.cpu.get_capabilities().get("avx512_f"):
         flags.append("-mprefer-vector-width=512")
+    if torch.cpu.get_capabilities().get("amx_bf16") and not has_tiles():
+        flags.append("-mno-amx-bf16")
     version = _run(compiler, "--version")
     known = [*flags, version, platform.machine(), repr(torch.cpu.get_capabilities())]
     texts = [each.read_text() for each in (source, *sorted(SOURCES.glob("*.h")))]

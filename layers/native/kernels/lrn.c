@@ -16,10 +16,6 @@
 /* Floats of an array of some pixels: two of them fit in the first cache. */
 #define ROOM 4096
 
-typedef int ints __attribute__((vector_size(4 * LANES)));
-
-ALWAYS vec choose(ints which, vec a, vec b) { return (vec)((which & (ints)a) | (~which & (ints)b)); }
-
 #if defined(__AVX512F__)
 /* Some bits, and one step of Newton's method for the others. Zero and infinity are beyond that. */
 ALWAYS vec inverse_root(vec x) {

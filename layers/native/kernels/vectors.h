@@ -29,7 +29,46 @@ ALWAYS vec rectify(vec x) {
     return (vec)((mask)x & ~(x <= (vec){0}));
 }
 
+/* The first count floats (1 to LANES), then zeros. */
+ALWAYS vec load_some(const float *from, long count) {
+    if (count >= LANES) return load(from);
+    vec value = {0};
+    __builtin_memcpy(&value, from, 4 * count);
+    return value;
+}
+ALWAYS void store_some(float *to, vec value, long count) {
+    if (count >= LANES) store(to, value);
+    else __builtin_memcpy(to, &value, 4 * count);
+}
+
+#if LANES == 16
+#define COUNTING {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}
+#elif LANES == 8
+#define COUNTING {0, 1, 2, 3, 4, 5, 6, 7}
+#else
+#define COUNTING {0, 1, 2, 3}
+#endif
+
+/* a where which is set, b elsewhere. */
+ALWAYS vec choose(mask which, vec a, vec b) { return (vec)((which & (mask)a) | (~which & (mask)b)); }
+
+/* A square of LANES x LANES, turned over its diagonal: blocks of 1, 2, 4 ... change places. */
+ALWAYS void transpose(vec *square) {
+    const mask lane = COUNTING;
+    _Pragma("GCC unroll 4") for (int size = 1; size < LANES; size *= 2) {
+        mask odd = (lane & size) != 0;
+        mask upper = lane + (odd & (LANES - size)), lower = lane + (odd & (LANES - size)) + size;
+        _Pragma("GCC unroll 16") for (int i = 0; i < LANES; i++) {
+            if (i & size) continue;
+            vec a = square[i], b = square[i + size];
+            square[i] = __builtin_shuffle(a, b, upper);
+            square[i + size] = __builtin_shuffle(a, b, lower);
+        }
+    }
+}
+
 ALWAYS long least(long a, long b) { return a < b ? a : b; }
+ALWAYS long most(long a, long b) { return a > b ? a : b; }
 ALWAYS long round_up(long count, long unit) { return (count + unit - 1) / unit * unit; }
 
 typedef struct {

@@ -11,11 +11,8 @@
 
 #include <omp.h>
 
-#include "vectors.h"
+#include "products.h"
 
-/* A product is made in tiles of ROWS x COLUMNS, whose sums stay in registers. */
-#define ROWS (LANES > 8 ? 8 : 4)
-#define COLUMNS (2 * LANES)
 /* Floats between the arrays of two points, so that these do not fall on the same lines of the cache. */
 #define SPARE 16
 #define MOST 6 /* points along a side */
@@ -36,36 +33,6 @@ ALWAYS plan_t make_plan(const long *given, long taps, long out) {
     p.across = (p.out_width + out - 1) / out;
     p.tiles = p.images * p.down * p.across;
     return p;
-}
-
-/* c, ROWS x COLUMNS, becomes a b, or that is added to it. b is depth x COLUMNS; row i of a has its
- * element of depth g * count + q at a[g * group + i * row + q * step]. What comes after b, from next on, is
- * fetched into the cache meanwhile, unless that is null. */
-ALWAYS void product(const float *a, long groups, long group, long count, long row, long step,
-                    const float *b, float *c, int add, const float *next) {
-    vec sum[ROWS][2];
-    UNROLL for (int i = 0; i < ROWS; i++)
-        UNROLL for (int j = 0; j < 2; j++) sum[i][j] = (vec){0};
-    for (long g = 0; g < groups; g++, a += group)
-        for (long q = 0; q < count; q++, b += COLUMNS) {
-            vec left = load(b), right = load(b + LANES);
-            if (next) {
-                __builtin_prefetch(next, 0, 2);
-                __builtin_prefetch(next + LANES, 0, 2);
-                next += COLUMNS;
-            }
-            UNROLL for (int i = 0; i < ROWS; i++) {
-                float x = a[i * row + q * step];
-                sum[i][0] += x * left;
-                sum[i][1] += x * right;
-            }
-        }
-    UNROLL for (int i = 0; i < ROWS; i++)
-        UNROLL for (int j = 0; j < 2; j++) {
-            float *to = c + i * COLUMNS + j * LANES;
-            if (add) sum[i][j] += load(to);
-            store(to, sum[i][j]);
-        }
 }
 
 /* The sum of every by-th element of in, from the given on, times the table's; the table is constant, so

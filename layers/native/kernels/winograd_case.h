@@ -107,7 +107,7 @@ void CASE(convolve)(const float *x, const float *filters, const float *bias, con
                 const float *next = item + 1 < items.last ? right + COLUMNS * p.channels : 0;
                 for (long t = 0; t < count; t += ROWS)
                     product(v + point * v_stride + t * LANES, p.channels / LANES, block * LANES, LANES, LANES, 1,
-                            right, m + point * m_stride + (panel * block + t) * COLUMNS, 0, t ? 0 : next);
+                            right, m + point * m_stride + (panel * block + t) * COLUMNS, COLUMNS, 0, t ? 0 : next);
             }
             if (shared) {
 #pragma omp barrier
@@ -148,7 +148,7 @@ void CASE(filters_gradient)(const float *x, const float *dy, const float *zeros,
                 for (long k = 0; k < p.outputs; k += ROWS)
                     product(m + point * m_stride + k / LANES * block * LANES + k % LANES, 1, 0, count, 1, LANES,
                             v + point * v_stride + panel * block * COLUMNS,
-                            u + point * u_stride + (panel * p.outputs + k) * COLUMNS, add, 0);
+                            u + point * u_stride + (panel * p.outputs + k) * COLUMNS, COLUMNS, add, 0);
             }
             if (shared) {
 #pragma omp barrier
