@@ -20,9 +20,11 @@ void CASE(filters)(const float *filters, long channels, long outputs, float *poi
             float turned[AREA][LANES][COLUMNS];
             long some = least(COLUMNS, outputs - k);
             for (int i = 0; i < some; i++)
-                for (int tap = 0; tap < AREA; tap++)
-                    for (int j = 0; j < LANES; j++)
-                        turned[tap][j][i] = filters[((k + i) * AREA + tap) * channels + c + j];
+                for (int tap = 0; tap < AREA; tap++) {
+                    const float *from = filters + ((k + i) * AREA + tap) * channels + c;
+                    __builtin_prefetch(from + 2 * LANES); /* of so many rows, the processor would not */
+                    for (int j = 0; j < LANES; j++) turned[tap][j][i] = from[j];
+                }
             for (int j = 0; j < LANES; j++)
                 for (int i = 0; i < some; i += LANES) {
                     vec in[AREA], out[POINTS];
