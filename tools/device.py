@@ -62,6 +62,9 @@ def describe_cpu() -> dict[str, str]:
     """Facts about the processor, as rows to print."""
     import torch
 
+    from ..layers.native import library
+
+    obstacle = library.obstacle()
     rows = {
         "Device": "cpu",
         "Name": _processor_name(),
@@ -69,6 +72,7 @@ def describe_cpu() -> dict[str, str]:
         "Cores": str(os.cpu_count()),
         "Threads used by torch": str(torch.get_num_threads()),
         "Vector instructions": torch.backends.cpu.get_cpu_capability(),
+        "Compiled kernels": f"no: {obstacle}" if obstacle else f"by {library.compiler()}",
     }
     memory = _memory()
     if memory:

@@ -93,23 +93,38 @@ def has_tiles() -> bool:
     return done == 0
 
 
+def obstacle() -> str:
+    """Why nothing can be compiled here; empty where something can."""
+    if os.environ.get(VARIABLE) == "0":
+        return f"{VARIABLE} is 0"
+    if not sys.platform.startswith("linux"):
+        return "they are made for Linux only"
+    return "" if compiler() else f"no C compiler ({_compiler_name()}) is here"
+
+
+def compiler() -> str | None:
+    """Path of the C compiler, if there is one."""
+    return shutil.which(_compiler_name())
+
+
+def _compiler_name() -> str:
+    return os.environ.get("CC", "cc")
+
+
 @cache
 def _load(library: str) -> ctypes.CDLL | None:
-    if os.environ.get(VARIABLE) == "0" or not sys.platform.startswith("linux"):
-        return None
-    compiler = shutil.which(os.environ.get("CC", "cc"))
-    if compiler is None:
-        logger.info("no C compiler (cc) is here: %s runs by torch's operations", library)
+    if reason := obstacle():
+        logger.info("%s runs by torch's operations: %s", library, reason)
         return None
     try:
-        return ctypes.CDLL(str(_compiled(library, compiler)))
+        return ctypes.CDLL(str(_compiled(library, compiler() or "")))
     except (OSError, subprocess.SubprocessError) as error:
         said = getattr(error, "stderr", None) or str(error)
         logger.info("%s.c cannot be compiled, torch's operations do it: %s", library, said.strip())
         return None
 
 
-def _compiled(library: str, compiler: str) -> Path:
+def _compiled(library: str, program: str) -> Path:
     """The compiled file; its name tells the sources, the compiler and the processor apart."""
     source = SOURCES / f"{library}.c"
     flags = list(_FLAGS)
@@ -117,8 +132,7 @@ def _compiled(library: str, compiler: str) -> Path:
         flags.append("-mprefer-vector-width=512")
     if torch.cpu.get_capabilities().get("amx_bf16") and not has_tiles():
         flags.append("-mno-amx-bf16")
-    version = _run(compiler, "--version")
-    known = [*flags, version, platform.machine(), repr(torch.cpu.get_capabilities())]
+    known = [*flags, _version(program), platform.machine(), repr(torch.cpu.get_capabilities())]
     texts = [each.read_text() for each in (source, *sorted(SOURCES.glob("*.h")))]
     digest = hashlib.sha256("\0".join([*known, *texts]).encode()).hexdigest()
     target = home() / "native" / f"{library}-{digest[:20]}.so"
@@ -127,12 +141,17 @@ def _compiled(library: str, compiler: str) -> Path:
         logger.info("compiling %s for this processor, once", source.name)
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
             object_file, built = Path(folder, "built.o"), Path(folder, "built.so")
-            _run(compiler, *flags, "-c", str(source), "-o", str(object_file))
+            _run(program, *flags, "-c", str(source), "-o", str(object_file))
             # Without -fopenmp, so that its functions are found in the library that torch brings,
             # and torch's threads are ours.
-            _run(compiler, "-shared", str(object_file), "-o", str(built), "-lm")
+            _run(program, "-shared", str(object_file), "-o", str(built), "-lm")
             built.replace(target)  # at once, whoever else compiles it now
     return target
+
+
+@cache
+def _version(program: str) -> str:
+    return _run(program, "--version")
 
 
 def _run(*command: str) -> str:

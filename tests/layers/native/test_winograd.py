@@ -169,18 +169,6 @@ def test_is_planned_where_it_pays_and_only_there() -> None:
         assert not planned(x, weight)
 
 
-def test_no_kernels_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file itself, under another name, so that nothing kept from before is found."""
-    find = library._load.__wrapped__
-    monkeypatch.setenv("CC", "no-such-compiler")
-    assert find("winograd") is None
-    monkeypatch.setenv("CC", "false")  # there, but it fails
-    assert find("winograd") is None
-    monkeypatch.delenv("CC")
-    monkeypatch.setenv(library.VARIABLE, "0")
-    assert find("winograd") is None
-
-
 FEWER = """
 import torch
 from cortado.layers.native import winograd
