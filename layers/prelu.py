@@ -48,4 +48,5 @@ class PReLU(Elementwise):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.prelu(x, self.weight.reshape(-1))
+        weight = self.weight
+        return F.prelu(x, weight if weight.dim() else weight.reshape(1))
