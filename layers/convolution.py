@@ -15,7 +15,7 @@ from ..proto.errors import LayerError
 from . import fillers
 from .base import Context, Layer, Shape, at_least
 from .fillers import Filler
-from .native import library, winograd
+from .native import library, winograd, winograd_plans
 from .registry import register
 from .windows import Windows
 
@@ -149,7 +149,7 @@ class Convolution(_Filtering):
     def _filter(self, x: Tensor, rectified: bool) -> Tensor:
         w = self.windows
         bias = self.bias if self.bias_term else None
-        plan = winograd.plan(x, self.weight, w.stride, w.pad, w.dilation, self.group)
+        plan = winograd_plans.plan(x, self.weight, w.stride, w.pad, w.dilation, self.group)
         if plan is not None:
             return winograd.convolve(plan, x, self.weight, bias, rectified)
         if self._multiplies(x):

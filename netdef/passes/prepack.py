@@ -20,8 +20,8 @@ from ...layers.base import Shape
 from ...layers.convolution import Convolution
 from ...layers.eltwise import SUM, Eltwise
 from ...layers.inner_product import InnerProduct
-from ...layers.native import winograd
-from ...layers.native.winograd import Case, Problem
+from ...layers.native import winograd, winograd_plans
+from ...layers.native.winograd_plans import Case, Problem
 from ..layout import channels_last
 from ..steps import Step
 from .fold import Folded
@@ -176,7 +176,7 @@ def _filtering(
     w = convolution.windows
     filters = tuple(convolution.weight.shape)
     if dtype == torch.float32:
-        problem = winograd.problem_of(
+        problem = winograd_plans.problem_of(
             shape, filters, w.stride, w.pad, w.dilation, convolution.group
         )
         case = None if problem is None else problem.fastest(kept=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from cortado.layers.native import library, winograd
+from cortado.layers.native import library, winograd_plans
 from cortado.netdef import Net
 from cortado.netdef.execution import Execution
 from cortado.netdef.passes.rectify import RectifiedConvolution
@@ -55,10 +55,10 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture(autouse=True)
 def always(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Such small blobs would not be worth it."""
-    winograd._planned.cache_clear()
-    monkeypatch.setattr(winograd, "_MARGIN", 1e9)
+    winograd_plans._planned.cache_clear()
+    monkeypatch.setattr(winograd_plans, "_MARGIN", 1e9)
     yield
-    winograd._planned.cache_clear()
+    winograd_plans._planned.cache_clear()
 
 
 def build(execution: Execution, phase: str = "TRAIN") -> Net:

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cortado.layers.native import library, winograd
-from cortado.layers.native.winograd import CASES, Case, Plan, Problem
+from cortado.layers.native import library, winograd, winograd_plans
+from cortado.layers.native.winograd_plans import CASES, Case, Plan, Problem
 
 # images, channels, height, width, outputs, taps, pad, group
 SHAPES = [
@@ -152,7 +152,7 @@ def test_is_planned_where_it_pays_and_only_there() -> None:
         x: Tensor, weight: Tensor, stride: int = 1, pad: int = 1, dilation: int = 1
     ) -> bool:
         pairs = ((each, each) for each in (stride, pad, dilation))
-        return winograd.plan(x, weight, *pairs, 1) is not None
+        return winograd_plans.plan(x, weight, *pairs, 1) is not None
 
     x, weight = arranged(4, 64, 32, 32), arranged(64, 64, 3, 3)
     assert planned(x, weight)
@@ -172,7 +172,7 @@ def test_is_planned_where_it_pays_and_only_there() -> None:
 FEWER = """
 import torch
 from cortado.layers.native import winograd
-from cortado.layers.native.winograd import CASES, Plan, Problem
+from cortado.layers.native.winograd_plans import CASES, Plan, Problem
 
 torch.manual_seed(0)
 torch.set_num_threads(4)
