@@ -37,27 +37,32 @@ class Plan:
 
 
 def plan(x: Tensor, *others: Tensor | None) -> Plan | None:
-    """How to normalise ``x`` (N, C, ...) with ``others``, each for channels or of the shape of x;
-    None where torch has to."""
+    """How to normalise ``x`` (N, C, ...) with ``others``, each for channels (float32) or of the
+    shape and type of x; None where torch has to."""
     layout = _INNERMOST.get(x.dim())
     if layout is None or x.numel() < _FEWEST_VALUES or not x.is_contiguous(memory_format=layout):
         return None
     given = [other for other in others if other is not None]
-    if not library.suits(x, *given):
+    if not library.suits(x, *given, dtypes=library.NUMBERS):
         return None
     for other in given:
         if other.dim() > 1:
-            if other.shape != x.shape or not other.is_contiguous(memory_format=layout):
+            if other.dtype != x.dtype or other.shape != x.shape:
                 return None
-        elif not other.is_contiguous():
+            if not other.is_contiguous(memory_format=layout):
+                return None
+        elif other.dtype != torch.float32 or not other.is_contiguous():
             return None
-    return _planned(x.numel() // x.shape[1], x.shape[1], torch.get_num_threads(), layout)
+    pixels, channels = x.numel() // x.shape[1], x.shape[1]
+    return _planned(pixels, channels, x.dtype, torch.get_num_threads(), layout)
 
 
 @cache
-def _planned(pixels: int, channels: int, threads: int, layout: torch.memory_format) -> Plan | None:
-    forward = library.function("batch_norm", "batch_norm_forward", "pppppppiifii")
-    backward = library.function("batch_norm", "batch_norm_backward", "ppppppppiiii")
+def _planned(
+    pixels: int, channels: int, dtype: torch.dtype, threads: int, layout: torch.memory_format
+) -> Plan | None:
+    forward = library.function("batch_norm", "batch_norm_forward", "pppppppiifii", dtype)
+    backward = library.function("batch_norm", "batch_norm_backward", "ppppppppiiii", dtype)
     if forward is None or backward is None or pixels < 2:
         return None
     return Plan(pixels, channels, threads, layout, forward, backward)

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,10 @@ VARIABLE = "CORTADO_NATIVE"
 SOURCES = Path(__file__).parent / "kernels"
 #: A kernel is compiled in a second or two; whatever takes longer than this does not work.
 _PATIENCE_S = 120
+#: The types of numbers that some kernels take, and how these are compiled for each.
+NUMBERS = {torch.float32: (), torch.bfloat16: ("-DBFLOAT16",)}
 _FLAGS = ("-std=gnu11", "-O3", "-march=native", "-ffp-contract=fast", "-fopenmp", "-fPIC")
+_FLOAT32 = (torch.float32,)
 #: What a letter of a signature stands for: a tensor's address, an integer, a float, an array.
 _TYPES = {
     "p": ctypes.c_void_p,
@@ -46,12 +49,15 @@ Function = Callable[..., Any]
 
 
 @cache
-def function(library: str, name: str, signature: str) -> Function | None:
+def function(
+    library: str, name: str, signature: str, dtype: torch.dtype = torch.float32
+) -> Function | None:
     """The C function ``name`` of ``kernels/<library>.c``; None where it cannot be compiled.
 
     ``signature`` has a letter for each argument: p a pointer, i a long, f a float, n longs.
+    ``dtype`` is the type of the blobs' numbers, where the file leaves it open.
     """
-    loaded = _load(library)
+    loaded = _load(library, dtype)
     if loaded is None:
         return None
     found: Function = getattr(loaded, name)
@@ -65,15 +71,24 @@ def numbers(*values: int) -> ctypes.Array[ctypes.c_long]:
     return (ctypes.c_long * len(values))(*values)
 
 
-def suits(*tensors: Tensor) -> bool:
+def suits(*tensors: Tensor, dtypes: Collection[torch.dtype] | None = None) -> bool:
     """Whether kernels may compute on these tensors: float32 in the memory of the CPU, seen by
-    nobody but this process (no compiler, no tensors without memory, no autocast)."""
-    if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
+    nobody but this process (no compiler, no tensors without memory), and no autocast, which would
+    have the operation in another type.
+
+    With ``dtypes`` any of these will do, and autocast too: for operations whose type it leaves to
+    their bottoms.
+    """
+    if torch.compiler.is_compiling():
         return False
+    if dtypes is None:
+        if torch.is_autocast_enabled("cpu"):
+            return False
+        dtypes = _FLOAT32
     if torch._C._len_torch_dispatch_stack():  # something wants to see each operation
         return False
     for tensor in tensors:
-        if tensor.dtype != torch.float32 or tensor.device.type != "cpu":
+        if tensor.dtype not in dtypes or tensor.device.type != "cpu":
             return False
         if type(tensor) is not Tensor and type(tensor) is not torch.nn.Parameter:
             return False
@@ -112,22 +127,22 @@ def _compiler_name() -> str:
 
 
 @cache
-def _load(library: str) -> ctypes.CDLL | None:
+def _load(library: str, dtype: torch.dtype = torch.float32) -> ctypes.CDLL | None:
     if reason := obstacle():
         logger.info("%s runs by torch's operations: %s", library, reason)
         return None
     try:
-        return ctypes.CDLL(str(_compiled(library, compiler() or "")))
+        return ctypes.CDLL(str(_compiled(library, compiler() or "", NUMBERS[dtype])))
     except (OSError, subprocess.SubprocessError) as error:
         said = getattr(error, "stderr", None) or str(error)
         logger.info("%s.c cannot be compiled, torch's operations do it: %s", library, said.strip())
         return None
 
 
-def _compiled(library: str, program: str) -> Path:
-    """The compiled file; its name tells the sources, the compiler and the processor apart."""
+def _compiled(library: str, program: str, defined: Sequence[str]) -> Path:
+    """The compiled file; its name tells the sources, the flags and the processor apart."""
     source = SOURCES / f"{library}.c"
-    flags = list(_FLAGS)
+    flags = [*_FLAGS, *defined]
     if platform.machine() == "x86_64" and torch.cpu.get_capabilities().get("avx512_f"):
         flags.append("-mprefer-vector-width=512")
     if torch.cpu.get_capabilities().get("amx_bf16") and not has_tiles():

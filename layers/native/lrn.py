@@ -1,4 +1,4 @@
-"""LRN across the channels of channels-last blobs (``kernels/lrn.c``).
+"""LRN across the channels of channels-last blobs (``kernels/lrn.c``), float32 or bfloat16.
 
 Only the bottom is kept for backward: the scale is summed again there.
 """
@@ -43,22 +43,29 @@ class Plan:
 
 def plan(x: Tensor, local_size: int, alpha: float, beta: float, k: float) -> Plan | None:
     """How to normalise ``x`` (N, C, H, W); None where torch must do it."""
-    if not library.suits(x) or not x.is_contiguous(memory_format=torch.channels_last):
+    if not library.suits(x, dtypes=library.NUMBERS) or not x.is_contiguous(memory_format=torch.channels_last):
         return None
-    return _planned(tuple(x.shape), local_size, alpha, beta, k, torch.get_num_threads())
+    threads = torch.get_num_threads()
+    return _planned(tuple(x.shape), x.dtype, local_size, alpha, beta, k, threads)
 
 
 @lru_cache(maxsize=1024)
 def _planned(
-    shape: tuple[int, ...], local_size: int, alpha: float, beta: float, k: float, threads: int
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    local_size: int,
+    alpha: float,
+    beta: float,
+    k: float,
+    threads: int,
 ) -> Plan | None:
     channels, pixels = shape[1], prod(shape) // shape[1] if shape[1] else 0
     reach = min(local_size // 2, channels)
     # Other powers than these are no products of roots.
     if beta not in (0.5, 0.75, 1) or pixels < 1 or not _LANES <= channels <= _MOST - 2 * reach:
         return None
-    forward = library.function("lrn", "lrn_forward", "ppiffn")
-    backward = library.function("lrn", "lrn_backward", "pppifffn")
+    forward = library.function("lrn", "lrn_forward", "ppiffn", dtype)
+    backward = library.function("lrn", "lrn_backward", "pppifffn", dtype)
     if forward is None or backward is None:
         return None
     team = threads if prod(shape) >= _SHARED else 1
@@ -74,7 +81,7 @@ def normalise(plan: Plan, x: Tensor) -> Tensor:
 class _AcrossChannels(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, plan: Plan) -> Tensor:
-        y = torch.empty(x.shape, memory_format=torch.channels_last)
+        y = torch.empty(x.shape, dtype=x.dtype, memory_format=torch.channels_last)
         plan.forward(
             x.data_ptr(), y.data_ptr(), plan.quarters, plan.factor, plan.offset, plan.geometry
         )
@@ -87,7 +94,7 @@ class _AcrossChannels(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (x,), plan = ctx.saved_tensors, ctx.plan
         grad = grads[0].contiguous(memory_format=torch.channels_last)
-        result = torch.empty(x.shape, memory_format=torch.channels_last)
+        result = torch.empty(x.shape, dtype=x.dtype, memory_format=torch.channels_last)
         plan.backward(
             x.data_ptr(),
             grad.data_ptr(),

@@ -1,4 +1,4 @@
-"""MAX and AVE pooling of channels-last blobs (``kernels/pooling.c``).
+"""MAX and AVE pooling of channels-last blobs (``kernels/pooling.c``), float32 or bfloat16.
 
 MAX keeps one byte for each maximum in place of torch's index of eight, and a gradient is written
 once, where torch fills it with zeros and adds. Of equal values the first has the gradient, of
@@ -32,9 +32,10 @@ _SHARED = 1 << 15
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A pooling of bottoms of one shape: the shapes of both ends, the numbers and functions that
-    the kernels take."""
+    """A pooling of bottoms of one type and shape: the shapes of both ends, the numbers and
+    functions that the kernels take."""
 
+    dtype: torch.dtype
     bottom: tuple[int, ...]
     top: tuple[int, ...]
     geometry: Any
@@ -43,22 +44,30 @@ class Plan:
     average: Function
     average_gradient: Function
 
+    def empty(self, shape: tuple[int, ...]) -> Tensor:
+        """A blob of this shape, its memory as it is."""
+        return torch.empty(shape, dtype=self.dtype, memory_format=torch.channels_last)
+
 
 def plan(x: Tensor, grid: Grid) -> Plan | None:
     """How to pool ``x`` (N, C, H, W) over ``grid``; None where torch must do it."""
-    if not library.suits(x) or not x.is_contiguous(memory_format=torch.channels_last):
+    if not library.suits(x, dtypes=library.NUMBERS):
         return None
-    return _planned(tuple(x.shape), grid, torch.get_num_threads())
+    if not x.is_contiguous(memory_format=torch.channels_last):
+        return None
+    return _planned(tuple(x.shape), x.dtype, grid, torch.get_num_threads())
 
 
 @lru_cache(maxsize=1024)
-def _planned(shape: tuple[int, ...], grid: Grid, threads: int) -> Plan | None:
+def _planned(
+    shape: tuple[int, ...], dtype: torch.dtype, grid: Grid, threads: int
+) -> Plan | None:
     images, channels = shape[:2]
     # What torch makes with padding of its own are windows with a pixel each.
     if channels < _LANES or images < 1 or prod(grid.kernel) > _MOST_PIXELS or grid.native() is None:
         return None
     functions = [
-        library.function("pooling", f"pooling_{name}", signature)
+        library.function("pooling", f"pooling_{name}", signature, dtype)
         for name, signature in (
             ("maximum", "pppn"),
             ("maximum_gradient", "pppn"),
@@ -72,13 +81,13 @@ def _planned(shape: tuple[int, ...], grid: Grid, threads: int) -> Plan | None:
     axes = zip(grid.sizes, grid.out, grid.kernel, grid.stride, grid.pad, strict=True)
     team = threads if prod(shape) >= _SHARED else 1
     geometry = library.numbers(images, channels, team, *(value for axis in axes for value in axis))
-    return Plan(shape, (images, channels, *grid.out), geometry, *found)
+    return Plan(dtype, shape, (images, channels, *grid.out), geometry, *found)
 
 
 def maximum(plan: Plan, x: Tensor) -> Tensor:
     """The largest value of each window, channels-last."""
     if not (x.requires_grad and torch.is_grad_enabled()):
-        y = _like(plan.top)
+        y = plan.empty(plan.top)
         plan.maximum(x.data_ptr(), y.data_ptr(), None, plan.geometry)
         return y
     return _Maximum.apply(x, plan)
@@ -92,7 +101,7 @@ def average(plan: Plan, x: Tensor) -> Tensor:
 class _Maximum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, plan: Plan) -> Tensor:
-        y, which = _like(plan.top), torch.empty(plan.top, dtype=torch.uint8)
+        y, which = plan.empty(plan.top), torch.empty(plan.top, dtype=torch.uint8)
         plan.maximum(x.data_ptr(), y.data_ptr(), which.data_ptr(), plan.geometry)
         ctx.save_for_backward(which)
         ctx.plan = plan
@@ -102,7 +111,7 @@ class _Maximum(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (which,), plan = ctx.saved_tensors, ctx.plan
-        grad, result = grads[0].contiguous(memory_format=torch.channels_last), _like(plan.bottom)
+        grad, result = grads[0].contiguous(memory_format=torch.channels_last), plan.empty(plan.bottom)
         plan.maximum_gradient(grad.data_ptr(), which.data_ptr(), result.data_ptr(), plan.geometry)
         return result, None
 
@@ -110,7 +119,7 @@ class _Maximum(torch.autograd.Function):
 class _Average(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, plan: Plan) -> Tensor:
-        y = _like(plan.top)
+        y = plan.empty(plan.top)
         plan.average(x.data_ptr(), y.data_ptr(), plan.geometry)
         ctx.plan = plan
         return y
@@ -119,10 +128,7 @@ class _Average(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         plan = ctx.plan
-        grad, result = grads[0].contiguous(memory_format=torch.channels_last), _like(plan.bottom)
+        grad, result = grads[0].contiguous(memory_format=torch.channels_last), plan.empty(plan.bottom)
         plan.average_gradient(grad.data_ptr(), result.data_ptr(), plan.geometry)
         return result, None
 
-
-def _like(shape: tuple[int, ...]) -> Tensor:
-    return torch.empty(shape, memory_format=torch.channels_last)

@@ -9,7 +9,7 @@
 #include <math.h>
 #include <omp.h>
 
-#include "vectors.h"
+#include "numbers.h"
 
 /* Values of a block, which the cache nearest to the core holds twice, and its pixels within limits. */
 #define BLOCK 16384
@@ -26,10 +26,10 @@ enum { MOMENTS, GRADIENTS, OPEN_GRADIENTS };
 typedef struct {
     long pixels, channels, threads;
     double *sums; /* thread x 2 x channels */
-    const float *x, *addend;
-    const float *grad;         /* of the top; where masked is given, that is what is read, and is first made */
-    const float *y, *unmasked; /* of unmasked, where y > 0 */
-    float *masked, *result;    /* the result may be left out */
+    const number *x, *addend;
+    const number *grad;         /* of the top; where masked is given, that is what is read, and is first made */
+    const number *y, *unmasked; /* of unmasked, where y > 0 */
+    number *masked, *result;    /* the result may be left out */
     /* One for each channel: y = (x - mean) factor + shift, deviation being 1 / sqrt(variance + eps); from
      * the gradient's product with factor, that of x differs by (x - mean) slope + offset. */
     const float *weight, *bias;
@@ -46,29 +46,37 @@ ALWAYS vec load_lanes(const float *from, long lanes) {
     return value;
 }
 
-ALWAYS vec load_ahead(const float *from, long lanes, long ahead) {
-    __builtin_prefetch(from + ahead, 0, 2);
-    return load_lanes(from, lanes);
+ALWAYS vec load_some_numbers(const number *from, long lanes) {
+    if (lanes == LANES) return load_numbers(from);
+    number some[LANES] = {0};
+    for (long i = 0; i < lanes; i++) some[i] = from[i];
+    return load_numbers(some);
 }
 
-ALWAYS void store_lanes(float *to, vec value, long lanes) {
-    if (lanes == LANES) store(to, value);
-    else
-        for (long i = 0; i < lanes; i++) to[i] = value[i];
+ALWAYS vec load_ahead(const number *from, long lanes, long ahead) {
+    __builtin_prefetch(from + ahead, 0, 2);
+    return load_some_numbers(from, lanes);
+}
+
+ALWAYS void store_some_numbers(number *to, vec value, long lanes) {
+    if (lanes == LANES) return store_numbers(to, value);
+    number some[LANES];
+    store_numbers(some, value);
+    for (long i = 0; i < lanes; i++) to[i] = some[i];
 }
 
 ALWAYS vec zero_where(mask condition, vec value) { return (vec)(~condition & (mask)value); }
 
 /* Adds the sums of x and x^2 over count pixels to sums[0] and sums[1]. */
 ALWAYS void add_moments(const work_t *w, double *sums, long pixel, long count, long c, int width, long lanes) {
-    const float *x = w->x + pixel * w->channels + c;
+    const number *x = w->x + pixel * w->channels + c;
     vec mean[GROUP] = {0}, rest[GROUP] = {0}, square[GROUP] = {0};
     for (long p = 0; p < count; p++)
         UNROLL for (int i = 0; i < width; i++) mean[i] += load_ahead(x + p * w->channels + i * LANES, lanes, AHEAD);
     UNROLL for (int i = 0; i < width; i++) mean[i] /= (float)count;
     for (long p = 0; p < count; p++)
         UNROLL for (int i = 0; i < width; i++) {
-            vec d = load_lanes(x + p * w->channels + i * LANES, lanes) - mean[i];
+            vec d = load_some_numbers(x + p * w->channels + i * LANES, lanes) - mean[i];
             rest[i] += d; /* what rounding has left of it */
             square[i] += d * d;
         }
@@ -128,12 +136,12 @@ ALWAYS void add_pixels(const work_t *w, double *sums, long pixel, long count, in
 
 /* Of the gradients of some pixels, those that the ReLU that gave y lets through. */
 static void make_masked(const work_t *w, long pixel, long count) {
-    const float *y = w->y + pixel * w->channels, *grad = w->unmasked + pixel * w->channels;
-    float *masked = w->masked + pixel * w->channels;
+    const number *y = w->y + pixel * w->channels, *grad = w->unmasked + pixel * w->channels;
+    number *masked = w->masked + pixel * w->channels;
     for (long i = 0, values = count * w->channels; i < values; i += LANES) {
         long lanes = least(values - i, LANES);
         vec open = zero_where(load_ahead(y + i, lanes, AHEAD) <= 0, load_ahead(grad + i, lanes, AHEAD));
-        store_lanes(masked + i, open, lanes);
+        store_some_numbers(masked + i, open, lanes);
     }
 }
 
@@ -161,7 +169,7 @@ ALWAYS void put(const work_t *w, long at, long c, long lanes, int add, int relu)
     vec d = load_ahead(w->x + at, lanes, -AHEAD) - load_lanes(w->mean + c, lanes);
     vec y = d * load_lanes(w->factor + c, lanes) + load_lanes(w->shift + c, lanes);
     if (add) y += load_ahead(w->addend + at, lanes, -AHEAD);
-    store_lanes(w->result + at, relu ? rectify(y) : y, lanes);
+    store_some_numbers(w->result + at, relu ? rectify(y) : y, lanes);
 }
 
 ALWAYS void put_gradient(const work_t *w, long at, long c, long lanes, int kind) {
@@ -169,7 +177,7 @@ ALWAYS void put_gradient(const work_t *w, long at, long c, long lanes, int kind)
     vec d = load_ahead(w->x + at, lanes, -AHEAD) - load_lanes(w->mean + c, lanes);
     vec grad = let_through(load_ahead(w->grad + at, lanes, -AHEAD), d, factor, shift, kind);
     vec loss = d * load_lanes(w->slope + c, lanes) + load_lanes(w->offset + c, lanes);
-    store_lanes(w->result + at, factor * grad - loss, lanes);
+    store_some_numbers(w->result + at, factor * grad - loss, lanes);
 }
 
 /* Runs BODY, with at, c and lanes, for each vector of some pixels, the last pixel first: of what has been
@@ -236,7 +244,7 @@ static void run(const work_t *w, int sum_kind, settle_t *settle_channels, put_t 
 /* The rows of what forward leaves for backward: a float for each channel. */
 enum { MEAN, VARIANCE, DEVIATION, FACTOR, SHIFT };
 
-ALWAYS work_t begin(const float *x, float *found, double *sums, long pixels, long channels, long threads) {
+ALWAYS work_t begin(const number *x, float *found, double *sums, long pixels, long channels, long threads) {
     return (work_t){.x = x, .sums = sums, .pixels = pixels, .channels = channels, .threads = threads,
                     .mean = found + MEAN * channels, .variance = found + VARIANCE * channels,
                     .deviation = found + DEVIATION * channels, .factor = found + FACTOR * channels,
@@ -245,7 +253,7 @@ ALWAYS work_t begin(const float *x, float *found, double *sums, long pixels, lon
 
 /* y = (x - mean) / sqrt(variance + eps) weight + bias + addend, with relu at least 0; weight, bias and
  * addend may be left out. Also the rows of found; the variance there is the estimate for the population. */
-void batch_norm_forward(const float *x, const float *weight, const float *bias, const float *addend, float *y,
+void batch_norm_forward(const number *x, const float *weight, const float *bias, const number *addend, number *y,
                         float *found, double *sums, long pixels, long channels, float eps, long relu, long threads) {
     work_t w = begin(x, found, sums, pixels, channels, threads);
     w.weight = weight, w.bias = bias, w.addend = addend, w.result = y, w.eps = eps;
@@ -254,8 +262,8 @@ void batch_norm_forward(const float *x, const float *weight, const float *bias, 
 
 /* The gradients of x (which may be left out) and of weight and bias: two rows of gradients, and two more to
  * work in. A ReLU after an addend needs y, and the gradient of the addend is what it lets through. */
-void batch_norm_backward(const float *x, const float *grad, const float *y, float *found, float *x_gradient,
-                         float *addend_gradient, float *gradients, double *sums, long pixels, long channels,
+void batch_norm_backward(const number *x, const number *grad, const number *y, float *found, number *x_gradient,
+                         number *addend_gradient, float *gradients, double *sums, long pixels, long channels,
                          long relu, long threads) {
     work_t w = begin(x, found, sums, pixels, channels, threads);
     w.weight_gradient = gradients, w.bias_gradient = gradients + channels;

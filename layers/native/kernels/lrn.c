@@ -11,7 +11,6 @@
 #include <omp.h>
 
 #include "streams.h"
-#include "vectors.h"
 
 /* Floats of an array of some pixels: two of them fit in the first cache. */
 #define ROOM 4096
@@ -72,11 +71,11 @@ ALWAYS vec sum_around(const float *at, long reach) {
     return sum;
 }
 
-ALWAYS void square(const plan_t *p, const float *x, long count, float *squares) {
+ALWAYS void square(const plan_t *p, const number *x, long count, float *squares) {
     for (long i = 0; i < count; i++)
         for (long c = 0; c < p->channels; c += LANES) {
             long at = place(c, p->channels);
-            vec value = load(x + i * p->channels + at);
+            vec value = load_numbers(x + i * p->channels + at);
             store(squares + i * p->row + p->lead + at, value * value);
         }
 }
@@ -85,38 +84,38 @@ ALWAYS vec inverse_scale_root(const plan_t *p, long reach, const float *squares)
     return inverse_root(p->offset + p->factor * sum_around(squares, reach));
 }
 
-ALWAYS void forward_pixels(const plan_t *p, int quarters, long reach, const float *x, long count,
-                           float *squares, int past, float *y) {
+ALWAYS void forward_pixels(const plan_t *p, int quarters, long reach, const number *x, long count,
+                           float *squares, int past, number *y) {
     square(p, x, count, squares);
     for (long i = 0; i < count; i++)
         for (long c = 0; c < p->channels; c += LANES) {
             long at = place(c, p->channels), pixel = i * p->channels + at;
             vec inverse = inverse_scale_root(p, reach, squares + i * p->row + p->lead + at);
-            put(past, y + pixel, load(x + pixel) * power(quarters, inverse));
+            put(past, y + pixel, load_numbers(x + pixel) * power(quarters, inverse));
         }
 }
 
-ALWAYS void backward_pixels(const plan_t *p, int quarters, long reach, const float *x, const float *grad,
-                            long count, float *squares, float *direct, float *ratios, int past, float *result) {
+ALWAYS void backward_pixels(const plan_t *p, int quarters, long reach, const number *x, const number *grad,
+                            long count, float *squares, float *direct, float *ratios, int past, number *result) {
     square(p, x, count, squares);
     for (long i = 0; i < count; i++)
         for (long c = 0; c < p->channels; c += LANES) {
             long at = place(c, p->channels), pixel = i * p->channels + at, own = i * p->row + p->lead + at;
             vec inverse = inverse_scale_root(p, reach, squares + own);
-            vec scaled = load(grad + pixel) * power(quarters, inverse);
+            vec scaled = load_numbers(grad + pixel) * power(quarters, inverse);
             store(direct + own, scaled);
-            store(ratios + own, scaled * load(x + pixel) * (inverse * inverse));
+            store(ratios + own, scaled * load_numbers(x + pixel) * (inverse * inverse));
         }
     for (long i = 0; i < count; i++)
         for (long c = 0; c < p->channels; c += LANES) {
             long at = place(c, p->channels), pixel = i * p->channels + at, own = i * p->row + p->lead + at;
             vec across = p->slope * sum_around(ratios + own, reach);
-            put(past, result + pixel, load(direct + own) + load(x + pixel) * across);
+            put(past, result + pixel, load(direct + own) + load_numbers(x + pixel) * across);
         }
 }
 
 /* The top (no grad), or the gradient of the bottom for that of the top. */
-ALWAYS void normalise(const plan_t *p, int quarters, long reach, const float *x, const float *grad, float *to) {
+ALWAYS void normalise(const plan_t *p, int quarters, long reach, const number *x, const number *grad, number *to) {
     int past = streams(to, p->pixels * p->channels, p->channels);
 #pragma omp parallel num_threads(p->threads)
     {
@@ -135,7 +134,7 @@ ALWAYS void normalise(const plan_t *p, int quarters, long reach, const float *x,
 }
 
 /* Constants for the usual reach of 2 and powers. */
-ALWAYS void by_case(const plan_t *p, long quarters, const float *x, const float *grad, float *to) {
+ALWAYS void by_case(const plan_t *p, long quarters, const number *x, const number *grad, number *to) {
     if (quarters == 3 && p->reach == 2) normalise(p, 3, 2, x, grad, to);
     else if (quarters == 3) normalise(p, 3, p->reach, x, grad, to);
     else if (quarters == 2) normalise(p, 2, p->reach, x, grad, to);
@@ -143,13 +142,13 @@ ALWAYS void by_case(const plan_t *p, long quarters, const float *x, const float 
 }
 
 /* s = offset + factor * the sum of squares; quarters is four times beta. */
-void lrn_forward(const float *x, float *y, long quarters, float factor, float offset, const long *given) {
+void lrn_forward(const number *x, number *y, long quarters, float factor, float offset, const long *given) {
     plan_t p = make_plan(given, factor, offset, 0);
     by_case(&p, quarters, x, 0, y);
 }
 
 /* slope is -2 factor beta. */
-void lrn_backward(const float *x, const float *grad, float *result, long quarters, float factor, float offset,
+void lrn_backward(const number *x, const number *grad, number *result, long quarters, float factor, float offset,
                   float slope, const long *given) {
     plan_t p = make_plan(given, factor, offset, slope);
     by_case(&p, quarters, x, grad, result);

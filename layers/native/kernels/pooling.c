@@ -8,7 +8,6 @@
 #include <omp.h>
 
 #include "streams.h"
-#include "vectors.h"
 
 typedef int ints __attribute__((vector_size(4 * LANES)));
 typedef unsigned char bytes __attribute__((vector_size(LANES)));
@@ -80,20 +79,20 @@ ALWAYS long place(long c, long channels) { return least(c, channels - LANES); }
 
 /* Pixels in memory: rows of them, and where in the window they are. */
 typedef struct {
-    const float *data;
+    const number *data;
     long row, step, height, width, from, kernel;
 } pixels_t;
 
 /* The largest of height x width pixels, the first of equals, but the last NaN. */
-ALWAYS void largest(pixels_t p, long height, long width, long channels, int past, float *y,
+ALWAYS void largest(pixels_t p, long height, long width, long channels, int past, number *y,
                     unsigned char *which) {
     for (long i = 0; i < channels; i += LANES) {
         long c = place(i, channels);
-        vec best = load(p.data + c);
+        vec best = load_numbers(p.data + c);
         ints at = all(p.from);
         UNROLL for (long h = 0; h < height; h++)
             UNROLL for (long w = 0; w < width; w++) {
-                vec x = load(p.data + h * p.row + w * p.step + c);
+                vec x = load_numbers(p.data + h * p.row + w * p.step + c);
                 ints take = (x > best) | (x != x);
                 best = (vec)((take & (ints)x) | (~take & (ints)best));
                 if (which) at = (take & all(p.from + h * p.kernel + w)) | (~take & at);
@@ -104,12 +103,12 @@ ALWAYS void largest(pixels_t p, long height, long width, long channels, int past
 }
 
 ALWAYS void weighted_sum(pixels_t p, long height, long width, float weight, long channels, int past,
-                         float *y) {
+                         number *y) {
     for (long i = 0; i < channels; i += LANES) {
         long c = place(i, channels);
         vec sum = {0};
         UNROLL for (long h = 0; h < height; h++)
-            UNROLL for (long w = 0; w < width; w++) sum += load(p.data + h * p.row + w * p.step + c);
+            UNROLL for (long w = 0; w < width; w++) sum += load_numbers(p.data + h * p.row + w * p.step + c);
         put(past, y + c, sum * weight);
     }
 }
@@ -128,8 +127,8 @@ ALWAYS void weighted_sum(pixels_t p, long height, long width, float weight, long
 typedef enum { MARKED, PLAIN, AVERAGE } kind_t;
 
 /* One row of windows of an image that begins at x; each is weighed by weight times its column's. */
-ALWAYS void pool_row(kind_t kind, const plan_t *plan, const float *x, long row, float weight,
-                     const float *weights, int past, float *y, unsigned char *which) {
+ALWAYS void pool_row(kind_t kind, const plan_t *plan, const number *x, long row, float weight,
+                     const float *weights, int past, number *y, unsigned char *which) {
     axis_t across = plan->across;
     long channels = plan->channels, line = across.size * channels;
     window_t rows = window(plan->down, row);
@@ -144,7 +143,7 @@ ALWAYS void pool_row(kind_t kind, const plan_t *plan, const float *x, long row, 
     }
 }
 
-ALWAYS void pool(kind_t kind, const float *x, float *y, unsigned char *which, const long *given) {
+ALWAYS void pool(kind_t kind, const number *x, number *y, unsigned char *which, const long *given) {
     plan_t plan = make_plan(given);
     long out = plan.down.out, line = plan.across.out * plan.channels;
     long image = plan.down.size * plan.across.size * plan.channels;
@@ -163,31 +162,31 @@ ALWAYS void pool(kind_t kind, const float *x, float *y, unsigned char *which, co
 }
 
 /* The top y of the bottom x; which becomes the pixels taken, if it is given. */
-void pooling_maximum(const float *x, float *y, unsigned char *which, const long *given) {
+void pooling_maximum(const number *x, number *y, unsigned char *which, const long *given) {
     if (which) pool(MARKED, x, y, which, given);
     else pool(PLAIN, x, y, 0, given);
 }
 
-void pooling_average(const float *x, float *y, const long *given) { pool(AVERAGE, x, y, 0, given); }
+void pooling_average(const number *x, number *y, const long *given) { pool(AVERAGE, x, y, 0, given); }
 
 /* The windows over one pixel: their gradients, which of its pixels it is for the first of them, by how
  * much less for the next row and column, and how they are weighed. */
 typedef struct {
-    const float *grad;
+    const number *grad;
     const unsigned char *which;
     long row, step, height, width;
     int pixel, up, left;
     const float *down, *across;
 } over_t;
 
-ALWAYS void gather(over_t o, long height, long width, kind_t kind, long channels, int past, float *result) {
+ALWAYS void gather(over_t o, long height, long width, kind_t kind, long channels, int past, number *result) {
     for (long i = 0; i < channels; i += LANES) {
         long c = place(i, channels);
         vec sum = {0};
         UNROLL for (long h = 0; h < height; h++)
             UNROLL for (long w = 0; w < width; w++) {
                 long at = h * o.row + w * o.step + c;
-                vec grad = load(o.grad + at);
+                vec grad = load_numbers(o.grad + at);
                 if (kind == AVERAGE) sum += grad * (o.down[h] * o.across[w]);
                 else sum += (vec)((load_bytes(o.which + at) == all(o.pixel - h * o.up - w * o.left)) & (ints)grad);
             }
@@ -196,8 +195,8 @@ ALWAYS void gather(over_t o, long height, long width, kind_t kind, long channels
 }
 
 /* The gradient of one row of pixels, from those of the windows of an image. */
-ALWAYS void gather_row(kind_t kind, const plan_t *plan, const float *grad, const unsigned char *which,
-                       long row, range_t rows, const float *down, const float *across, int past, float *result) {
+ALWAYS void gather_row(kind_t kind, const plan_t *plan, const number *grad, const unsigned char *which,
+                       long row, range_t rows, const float *down, const float *across, int past, number *result) {
     axis_t a = plan->across, d = plan->down;
     long channels = plan->channels, line = a.out * channels;
     range_t columns = {0, 0};
@@ -213,7 +212,7 @@ ALWAYS void gather_row(kind_t kind, const plan_t *plan, const float *grad, const
     }
 }
 
-ALWAYS void gradient(kind_t kind, const float *grad, const unsigned char *which, float *result, const long *given) {
+ALWAYS void gradient(kind_t kind, const number *grad, const unsigned char *which, number *result, const long *given) {
     plan_t plan = make_plan(given);
     long size = plan.down.size, line = plan.across.size * plan.channels;
     long image = plan.down.out * plan.across.out * plan.channels;
@@ -236,10 +235,10 @@ ALWAYS void gradient(kind_t kind, const float *grad, const unsigned char *which,
 }
 
 /* The gradient of the bottom for that of the top. */
-void pooling_maximum_gradient(const float *grad, const unsigned char *which, float *result, const long *given) {
+void pooling_maximum_gradient(const number *grad, const unsigned char *which, number *result, const long *given) {
     gradient(MARKED, grad, which, result, given);
 }
 
-void pooling_average_gradient(const float *grad, float *result, const long *given) {
+void pooling_average_gradient(const number *grad, number *result, const long *given) {
     gradient(AVERAGE, grad, (const unsigned char *)grad, result, given);
 }

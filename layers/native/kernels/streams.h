@@ -6,30 +6,26 @@
 
 #include <stdint.h>
 
-#if defined(__SSE__)
-#include <immintrin.h>
-#endif
+#include "numbers.h"
 
-#include "vectors.h"
+/* Bytes of a blob from which on the caches of a processor are too small for it. */
+#define TOO_LARGE (1L << 22)
 
-/* Floats of a blob from which on the caches of a processor are too small for it. */
-#define TOO_LARGE (1L << 20)
-
-/* Whether to store so: a blob of this many floats, in rows of whole vectors. */
-ALWAYS int streams(const float *to, long floats, long row) {
-    return floats >= TOO_LARGE && row % LANES == 0 && (uintptr_t)to % sizeof(vec) == 0;
+/* Whether to store so: a blob of this many numbers, in rows of whole vectors. */
+ALWAYS int streams(const number *to, long count, long row) {
+    return count * NUMBER_BYTES >= TOO_LARGE && row % LANES == 0 && (uintptr_t)to % sizeof(numbers) == 0;
 }
 
-ALWAYS void put(int streams, float *to, vec value) {
-#if defined(__AVX512F__)
-    if (streams) return _mm512_stream_ps(to, (__m512)value);
-#elif defined(__AVX__)
-    if (streams) return _mm256_stream_ps(to, (__m256)value);
-#elif defined(__SSE__)
-    if (streams) return _mm_stream_ps(to, (__m128)value);
+ALWAYS void put(int streams, number *to, vec value) {
+#if defined(__AVX512F__) && NUMBER_BYTES * LANES == 64
+    if (streams) return _mm512_stream_si512((void *)to, (__m512i)narrow(value));
+#elif defined(__AVX__) && NUMBER_BYTES * LANES == 32
+    if (streams) return _mm256_stream_si256((void *)to, (__m256i)narrow(value));
+#elif defined(__SSE2__) && NUMBER_BYTES * LANES == 16
+    if (streams) return _mm_stream_si128((void *)to, (__m128i)narrow(value));
 #endif
     (void)streams;
-    store(to, value);
+    store_numbers(to, value);
 }
 
 /* After the last: lets other threads see them. */
