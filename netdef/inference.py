@@ -58,4 +58,4 @@ class Inference:
         self.steps = passes.fold_batch_norm(steps, outputs)
         dtype = {FP32: torch.float32, BF16: torch.bfloat16}.get(execution.precision)
         if prepack and not execution.compile and dtype is not None and passes.packs(dtype):
-            self.steps = passes.prepack(passes.slide_maxima(self.steps), outputs, dtype)
+            self.steps = passes.prepack(self.steps, outputs, dtype)

@@ -59,9 +59,7 @@ def plan(x: Tensor, grid: Grid) -> Plan | None:
 
 
 @lru_cache(maxsize=1024)
-def _planned(
-    shape: tuple[int, ...], dtype: torch.dtype, grid: Grid, threads: int
-) -> Plan | None:
+def _planned(shape: tuple[int, ...], dtype: torch.dtype, grid: Grid, threads: int) -> Plan | None:
     images, channels = shape[:2]
     # What torch makes with padding of its own are windows with a pixel each.
     if channels < _LANES or images < 1 or prod(grid.kernel) > _MOST_PIXELS or grid.native() is None:
@@ -111,7 +109,10 @@ class _Maximum(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (which,), plan = ctx.saved_tensors, ctx.plan
-        grad, result = grads[0].contiguous(memory_format=torch.channels_last), plan.empty(plan.bottom)
+        grad, result = (
+            grads[0].contiguous(memory_format=torch.channels_last),
+            plan.empty(plan.bottom),
+        )
         plan.maximum_gradient(grad.data_ptr(), which.data_ptr(), result.data_ptr(), plan.geometry)
         return result, None
 
@@ -128,7 +129,9 @@ class _Average(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         plan = ctx.plan
-        grad, result = grads[0].contiguous(memory_format=torch.channels_last), plan.empty(plan.bottom)
+        grad, result = (
+            grads[0].contiguous(memory_format=torch.channels_last),
+            plan.empty(plan.bottom),
+        )
         plan.average_gradient(grad.data_ptr(), result.data_ptr(), plan.geometry)
         return result, None
-

@@ -17,7 +17,6 @@ from .prepack import prepack
 from .prune import drop_unused
 from .recompute import recompute
 from .rectify import fuse_rectifiers
-from .sliding import slide_maxima
 
 __all__ = [
     "drop_unused",
@@ -29,7 +28,6 @@ __all__ = [
     "prepack",
     "recompute",
     "reuse_memory",
-    "slide_maxima",
 ]
 
 

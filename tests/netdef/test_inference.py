@@ -6,13 +6,11 @@ import copy
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from cortado.netdef import Net
 from cortado.netdef.execution import Execution
 from cortado.netdef.passes.fold import Folded
 from cortado.netdef.passes.prepack import PackedConvolution, PackedProduct, available
-from cortado.netdef.passes.sliding import SlidingMaximum
 from cortado.proto import caffe_pb2
 from cortado.proto.text import parse
 from cortado.proto.weights import Weights
@@ -136,7 +134,7 @@ def test_blobs_are_all_there_and_unchanged(name: str) -> None:
         ("with_coeff", ["PackedConvolution"] * 2 + ["Eltwise"]),
         ("read_twice", ["PackedConvolution", "ReLU", "TanH", "Concat"]),
         ("leaky", ["PackedConvolution", "Rectifier"]),
-        ("pooled", ["PackedConvolution", "SlidingMaximum", "SlidingMaximum"]),
+        ("pooled", ["PackedConvolution", "Pooling", "Pooling"]),
     ],
 )
 def test_what_follows_a_product_is_computed_with_it(name: str, expected: list[str]) -> None:
@@ -223,21 +221,6 @@ def test_batch_statistics_are_not_folded() -> None:
     assert net._inference is not None
     assert not any(isinstance(step.layer, Folded) for step in net._inference.steps)
     assert "Normalisation" in kinds(net)
-
-
-@pytest.mark.parametrize(("kernel", "pad"), [(3, 1), (2, 0), (5, 2), (4, 1), (3, 0)])
-def test_sliding_maximum_is_max_pooling(kernel: int, pad: int) -> None:
-    fields = f"pooling_param {{ kernel_size: {kernel} pad: {pad} }}"
-    text = "\n".join([PICTURE, conv("a", "data"), layer("Pooling", "p", "a", "p", fields)])
-    net = Net(parse(text, caffe_pb2.NetParameter).message, "TEST")
-    net.fold()
-    assert net._inference is not None
-    operation: object = net._inference.steps[-1].layer
-    assert isinstance(operation, SlidingMaximum)
-    x = torch.randn(2, CHANNELS, 9, 7).contiguous(memory_format=torch.channels_last)
-    x[0, 1, 2, 3], x[1, 0, 0, 0] = torch.nan, -torch.inf
-    expected = F.max_pool2d(x, kernel, 1, pad)
-    assert torch.equal(operation(x).nan_to_num(9), expected.nan_to_num(9))
 
 
 @torch.no_grad()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from types import ModuleType
+
 import pytest
 import torch
 
-from cortado.layers.native import batch_norm
+from cortado.layers.native import batch_norm, library, lrn, pooling
 from cortado.netdef import Net
 from cortado.netdef.execution import Execution
 from cortado.netdef.passes import drop_unused, fuse_batch_norm, reuse_memory
@@ -108,7 +111,18 @@ APART = [  # the other bottom of the sum comes after the Scale
     layer("Eltwise", "sum", "c1 c2", "sum"),
     *ending("sum"),
 ]
+BLOBS = [  # as many channels as the kernels of single blobs want
+    conv("c1", "data", "bias_term: false").replace("num_output: 4", "num_output: 16"),
+    layer("BatchNorm", "bn1", "c1", "b1"),
+    layer("Scale", "s1", "b1", "b1", SCALED),
+    layer("ReLU", "r1", "b1", "b1"),
+    layer("Pooling", "max", "b1", "max", "pooling_param { kernel_size: 3 stride: 2 }"),
+    layer("LRN", "norm", "max", "norm", "lrn_param { alpha: 0.5 }"),
+    layer("Pooling", "ave", "norm", "ave", "pooling_param { pool: AVE kernel_size: 2 }"),
+    *ending("ave"),
+]
 NETS = {
+    "blobs": BLOBS,
     "linear": LINEAR,
     "apart": APART,
     "residual": RESIDUAL,
@@ -269,6 +283,35 @@ def test_compiled_net_gives_the_same() -> None:
     expected, found = results(build("read_before", PLAIN)), Execution(compile=True)
     for key, value in results(build("read_before", found)).items():
         torch.testing.assert_close(value, expected[key], rtol=2e-4, atol=2e-5, msg=key)
+
+
+def test_training_in_bfloat16_is_as_close_with_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blobs are bfloat16 for kernels as for torch's operations, parameters' gradients float32."""
+    monkeypatch.setattr(batch_norm, "_FEWEST_VALUES", 1)
+    exact = results(build("blobs", PLAIN))
+    families, taken = (batch_norm, pooling, lrn), set()
+
+    def watched(family: ModuleType) -> Callable[..., object]:
+        plan = family.plan
+
+        def watching(x: torch.Tensor, *more: object) -> object:
+            found = plan(x, *more)
+            taken.add((family, x.dtype, found is not None))
+            return found
+
+        return watching
+
+    for family in families:
+        monkeypatch.setattr(family, "plan", watched(family))
+    fast = results(build("blobs", Execution(precision="BF16")))
+    assert taken == {(each, torch.bfloat16, not library.obstacle()) for each in families}
+    for family in families:
+        monkeypatch.setattr(family, "plan", lambda *_: None)
+    slow = results(build("blobs", Execution(precision="BF16")))
+    for key, value in exact.items():
+        assert fast[key].dtype == slow[key].dtype == torch.float32
+        errors = [((found[key] - value).norm() / value.norm()).item() for found in (fast, slow)]
+        assert errors[0] < 1.5 * errors[1] + 1e-3, key
 
 
 @pytest.mark.parametrize("name", ["residual", "silenced"])

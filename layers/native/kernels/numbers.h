@@ -39,8 +39,8 @@ ALWAYS vec widen(numbers values) {
 /* Not the processor's own instruction, which takes numbers next to zero for zero. */
 ALWAYS numbers narrow(vec value) {
     words bits = (words)value, rounded = bits + 0x7fff + (bits >> 16 & 1);
-    words unordered = (words)(value != value); /* NaN stays NaN: rounding could make it infinite */
-    words chosen = (unordered & (bits | 0x400000)) | (~unordered & rounded);
+    /* NaN stays NaN, which rounding could make infinite. */
+    words chosen = (words)choose(value != value, (vec)(bits | 0x400000), (vec)rounded);
     return __builtin_convertvector(chosen >> 16, numbers);
 }
 #else

@@ -15,7 +15,7 @@ from cortado.layers.native import batch_norm, library
 #: Batch, channels (also fewer than a vector has, and not whole vectors), spatial axes.
 SHAPES = [(2, 64, 7, 9), (3, 21, 5, 5), (2, 3, 4, 6), (37, 50), (1, 150, 13, 3), (2, 16, 3, 4, 5)]
 EPS = 1e-5
-
+DTYPES = [torch.float32, torch.bfloat16]
 
 pytestmark = pytest.mark.skipif(
     library.function("batch_norm", "batch_norm_forward", "pppppppiifii") is None,
@@ -41,22 +41,25 @@ def innermost(x: Tensor) -> Tensor:
     return x.movedim(1, -1).contiguous().movedim(-1, 1)
 
 
-def made(shape: tuple[int, ...], mean: float = 0.5) -> dict[str, Tensor]:
+def made(
+    shape: tuple[int, ...], mean: float = 0.5, dtype: torch.dtype = torch.float32
+) -> dict[str, Tensor]:
+    """Blobs of the ``dtype``; weight and bias are float32 in any case."""
     generator = torch.Generator().manual_seed(sum(shape))
     draw = lambda *size: torch.randn(*size, generator=generator)  # noqa: E731
     return {
-        "x": innermost(draw(*shape) * 2 + mean),
+        "x": innermost(draw(*shape) * 2 + mean).to(dtype),
         "weight": draw(shape[1]),
         "bias": draw(shape[1]),
-        "addend": innermost(draw(*shape)),
-        "grad": innermost(draw(*shape)),
+        "addend": innermost(draw(*shape)).to(dtype),
+        "grad": innermost(draw(*shape)).to(dtype),
     }
 
 
 def by_torch(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, addend: Tensor | None, relu: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    mean, variance = x.new_zeros(2, x.shape[1])
+    mean, variance = torch.zeros(2, x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32))
     y = torch.batch_norm(x, weight, bias, mean, variance, True, 1.0, EPS, False)
     y = y if addend is None else y + addend
     return y.relu() if relu else y, mean, variance
@@ -83,25 +86,29 @@ def everything(function, given: dict[str, Tensor], used: list[str], wanted: list
 @pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize("used", ["x", "x weight", "x weight bias", "x weight bias addend"])
 @pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_same_as_torch_in_float64(
-    shape: tuple[int, ...], used: str, relu: bool, threads: int
+    dtype: torch.dtype, shape: tuple[int, ...], used: str, relu: bool, threads: int
 ) -> None:
-    given, names = made(shape), used.split()
+    given, names = made(shape, dtype=dtype), used.split()
     exact = {name: value.double() for name, value in given.items()}
     expected = everything(by_torch, exact, names, names, relu)
     found = everything(by_kernel, given, names, names, relu)
     assert expected.keys() == found.keys()
     for name, value in expected.items():
-        scale = value.abs().max().item()
+        scale, blob = value.abs().max().item(), value.dim() > 1
+        assert found[name].dtype == (dtype if blob else torch.float32)
+        near = 2.0**-8 if blob and dtype == torch.bfloat16 else 1e-5
         torch.testing.assert_close(
-            found[name].double(), value, rtol=1e-5, atol=2e-6 * scale, msg=name
+            found[name].double(), value, rtol=near, atol=2e-6 * scale, msg=name
         )
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 @pytest.mark.parametrize("relu", [False, True])
-def test_only_some_gradients(count: int, relu: bool) -> None:
-    given, names = made((2, 21, 5, 7)), ["x", "weight", "bias", "addend"]
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_only_some_gradients(count: int, relu: bool, dtype: torch.dtype) -> None:
+    given, names = made((2, 21, 5, 7), dtype=dtype), ["x", "weight", "bias", "addend"]
     expected = everything(by_kernel, given, names, names, relu)
     for wanted in itertools.combinations(names, count):
         found = everything(by_kernel, given, names, list(wanted), relu)
@@ -109,8 +116,9 @@ def test_only_some_gradients(count: int, relu: bool) -> None:
             assert torch.equal(found[name], expected[name])
 
 
-def test_repeats_itself(threads: int) -> None:
-    given, names = made((3, 48, 31, 17)), ["x", "weight", "bias", "addend"]
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_repeats_itself(dtype: torch.dtype, threads: int) -> None:
+    given, names = made((3, 48, 31, 17), dtype=dtype), ["x", "weight", "bias", "addend"]
     first = everything(by_kernel, given, names, names, True)
     for _ in range(5):
         again = everything(by_kernel, given, names, names, True)
@@ -141,8 +149,9 @@ def test_a_channel_that_is_constant_or_jumps() -> None:
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_what_is_not_finite_spreads_as_by_torch(bad: float) -> None:
-    given, names = made((2, 32, 5, 5)), ["x", "weight", "bias", "addend"]
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_what_is_not_finite_spreads_as_by_torch(bad: float, dtype: torch.dtype) -> None:
+    given, names = made((2, 32, 5, 5), dtype=dtype), ["x", "weight", "bias", "addend"]
     given["x"][0, 3, 2, 2] = bad
     given["addend"][1, 5, 0, 0] = float("nan")
     expected = everything(by_torch, given, names, names, True)
@@ -152,28 +161,31 @@ def test_what_is_not_finite_spreads_as_by_torch(bad: float) -> None:
 
 
 @pytest.mark.parametrize("addend", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_layer_takes_kernels_and_counts_the_same(
-    addend: bool, monkeypatch: pytest.MonkeyPatch
+    addend: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given, results = made((3, 24, 6, 6)), []
+    """Autocast leaves BatchNorm in the type of its bottom, statistics in float32."""
+    given, results = made((3, 24, 6, 6), dtype=dtype), []
     for fewest in (1, 1 << 40):
         monkeypatch.setattr(batch_norm, "_FEWEST_VALUES", fewest)
         layer = BatchNorm(24)
         layer.materialize("cpu")
-        for _ in range(2):
-            y = layer.normalize(
-                given["x"],
-                given["weight"],
-                given["bias"],
-                given["addend"] if addend else None,
-                True,
-            )
+        more = given["addend"] if addend else None
+        for autocast in (False, True):
+            with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+                taken = batch_norm.plan(given["x"], given["weight"], given["bias"], more)
+                assert (taken is not None) == (fewest == 1)
+                y = layer.normalize(given["x"], given["weight"], given["bias"], more, True)
         results.append([y, layer.mean, layer.variance, layer.scale_factor])
     for ours, theirs in zip(*results, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+        assert ours.dtype == theirs.dtype
+        # In bfloat16 torch rounds before the sum and after it.
+        near = 1e-5 if ours.dtype == torch.float32 else 2.0**-7
+        torch.testing.assert_close(ours, theirs, rtol=near, atol=near)
 
 
-def test_only_for_channels_innermost_in_float32() -> None:
+def test_only_for_channels_innermost_in_their_types() -> None:
     x = torch.randn(2, 16, 5, 5)
     assert batch_norm.plan(x) is None
     assert batch_norm.plan(innermost(x)) is not None
@@ -182,8 +194,11 @@ def test_only_for_channels_innermost_in_float32() -> None:
     assert batch_norm.plan(innermost(x), None, innermost(x)) is not None
     assert batch_norm.plan(innermost(x), None, innermost(x)[:1]) is None
     assert batch_norm.plan(torch.randn(1, 16)) is None  # one value a channel has no variance
-    with torch.autocast("cpu"):
-        assert batch_norm.plan(innermost(x)) is None
+    assert batch_norm.plan(innermost(x).bfloat16()) is not None
+    assert batch_norm.plan(innermost(x).half()) is None
+    assert batch_norm.plan(innermost(x).bfloat16(), torch.ones(16)) is not None
+    assert batch_norm.plan(innermost(x).bfloat16(), torch.ones(16).bfloat16()) is None
+    assert batch_norm.plan(innermost(x).bfloat16(), None, innermost(x)) is None
 
 
 def test_second_derivative_is_refused() -> None:

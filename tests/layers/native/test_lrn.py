@@ -16,6 +16,7 @@ from cortado.layers.native import lrn as kernels
 needs_compiler = pytest.mark.skipif(
     library.function("lrn", "lrn_forward", "ppiffn") is None, reason="no C compiler is here"
 )
+DTYPES = [torch.float32, torch.bfloat16]
 SHAPES = [
     (2, 96, 7, 5),
     (1, 17, 3, 3),  # one channel more than a vector
@@ -49,11 +50,18 @@ def both(layer: LRN, x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("beta", [0.5, 0.75, 1.0])
 @pytest.mark.parametrize("size", [1, 5, 9])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_agrees_with_float64(
-    shape: tuple[int, ...], beta: float, size: int, threads: int, monkeypatch: pytest.MonkeyPatch
+    shape: tuple[int, ...],
+    beta: float,
+    size: int,
+    dtype: torch.dtype,
+    threads: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     layer = LRN(size, 0.7, beta, 1.5)
-    x, grad = arranged(shape) * 3, arranged(shape)
+    x, grad = (arranged(shape) * 3).to(dtype), arranged(shape).to(dtype)
+    near = 2e-6 if dtype == torch.float32 else 2.0**-8
     assert kernels.plan(x, size, 0.7, beta, 1.5) is not None
     found = both(layer, x, grad)
     leaf = x.double().requires_grad_()
@@ -63,8 +71,9 @@ def test_agrees_with_float64(
     without = both(layer, x, grad)
     for ours, theirs, right in zip(found, without, exact, strict=True):
         assert ours.is_contiguous(memory_format=torch.channels_last)
-        torch.testing.assert_close(ours.double(), right, rtol=2e-6, atol=1e-6)
-        torch.testing.assert_close(ours, theirs, rtol=4e-6, atol=2e-6)
+        assert ours.dtype == theirs.dtype == dtype
+        torch.testing.assert_close(ours.double(), right, rtol=near, atol=1e-6)
+        torch.testing.assert_close(ours, theirs, rtol=2 * near, atol=2e-6)
         errors = [(each.double() - right).abs().max() for each in (ours, theirs)]
         assert errors[0] < 3 * errors[1] + 1e-7
 
@@ -95,12 +104,27 @@ def test_extreme_values_stay_in_their_windows(beta: float, threads: int) -> None
 
 
 @needs_compiler
-def test_repeated_runs_and_gradients_of_any_layout(threads: int) -> None:
-    x, grad = arranged((2, 48, 7, 6)), arranged((2, 48, 7, 6))
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_repeated_runs_and_gradients_of_any_layout(dtype: torch.dtype, threads: int) -> None:
+    x, grad = (arranged((2, 48, 7, 6)).to(dtype) for _ in range(2))
     first = both(LRN(), x, grad)
     for other in (grad.contiguous(), torch.cat([grad, grad], 1)[:, 48:]):
         again = both(LRN(), x, other)
         assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_autocast_leaves_the_type_alone(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = arranged((2, 16, 8, 8)).to(dtype)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert kernels.plan(x, 5, 1.0, 0.75, 1.0) is not None
+        found = both(LRN(), x, x)
+        monkeypatch.setattr(kernels, "plan", lambda *_: None)
+        expected = both(LRN(), x, x)
+    assert [each.dtype for each in found] == [each.dtype for each in expected] == [dtype] * 2
 
 
 @needs_compiler
@@ -109,11 +133,19 @@ def test_repeated_runs_and_gradients_of_any_layout(threads: int) -> None:
     [
         (torch.randn(2, 16, 8, 8), 0.75),
         (arranged((2, 16, 8, 8)).double(), 0.75),
+        (arranged((2, 16, 8, 8)).half(), 0.75),
         (arranged((2, 15, 8, 8)), 0.75),
         (arranged((1, 4096, 1, 2)), 0.75),
         (arranged((2, 16, 8, 8)), 0.6),
     ],
-    ids=["default layout", "float64", "15 channels", "4096 channels", "no power by roots"],
+    ids=[
+        "default layout",
+        "float64",
+        "float16",
+        "15 channels",
+        "4096 channels",
+        "no power by roots",
+    ],
 )
 def test_torch_does_the_rest(x: Tensor, beta: float) -> None:
     assert kernels.plan(x, 5, 1.0, beta, 1.0) is None

@@ -18,6 +18,10 @@ needs_compiler = pytest.mark.skipif(
     reason="no C compiler is here",
 )
 
+DTYPES = [torch.float32, torch.bfloat16]
+#: How far results may be from exact ones: by what the last rounding does.
+NEAR = {torch.float32: 1e-6, torch.bfloat16: 2.0**-8}
+
 Pair = tuple[int, int]
 # shape, kernel, stride, pad, whether sizes are rounded up
 CASES = [
@@ -64,9 +68,11 @@ def gradient_for(x: Tensor, grid: Grid) -> Tensor:
 
 
 @needs_compiler
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_maximum_is_exactly_torchs(
     case: tuple[tuple[int, ...], Pair, Pair, Pair, bool],
+    dtype: torch.dtype,
     threads: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -76,33 +82,75 @@ def test_maximum_is_exactly_torchs(
     x = (arranged(shape) * 2).round()
     x[0, 1], x[0, 2, 0, 0], x[0, 3, -1, :] = -torch.inf, torch.inf, torch.nan
     x[0, 4] = torch.nan
-    grad = gradient_for(x, grid)
+    x[0, 5] *= 2.0**-134  # where numbers are denormal
+    x, grad = x.to(dtype), gradient_for(x, grid).to(dtype)
     assert kernels.plan(x, grid) is not None
     found = both(x, grid, MAX, grad)
     with torch.no_grad():
         again = pooled(x, grid, MAX, False)
     assert all(each.is_contiguous(memory_format=torch.channels_last) for each in (*found, again))
+    assert all(each.dtype == dtype for each in (*found, again))
     monkeypatch.setattr(kernels, "plan", lambda *_: None)
-    top, gradient = both(x, grid, MAX, grad)
+    top, _ = both(x, grid, MAX, grad)
+    # In bfloat16 torch rounds every sum of two.
+    _, gradient = both(x.float(), grid, MAX, grad.float())
     torch.testing.assert_close(found[0], top, rtol=0, atol=0, equal_nan=True)
     torch.testing.assert_close(again, top, rtol=0, atol=0, equal_nan=True)
-    torch.testing.assert_close(found[1], gradient, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(found[1].float(), gradient, rtol=NEAR[dtype], atol=1e-6)
 
 
 @needs_compiler
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_average_agrees_with_float64(
-    case: tuple[tuple[int, ...], Pair, Pair, Pair, bool], threads: int
+    case: tuple[tuple[int, ...], Pair, Pair, Pair, bool], dtype: torch.dtype, threads: int
 ) -> None:
     shape, *rest = case
     grid = grid_of(shape, *rest)
-    x = arranged(shape)
-    grad = gradient_for(x, grid)
+    x = arranged(shape).to(dtype)
+    grad = gradient_for(x, grid).to(dtype)
     assert kernels.plan(x, grid) is not None
     for found, right in zip(
         both(x, grid, AVE, grad), both(x.double(), grid, AVE, grad), strict=True
     ):
-        torch.testing.assert_close(found.double(), right, rtol=1e-6, atol=1e-6)
+        assert found.dtype == dtype
+        torch.testing.assert_close(found.double(), right, rtol=NEAR[dtype], atol=1e-6)
+
+
+@needs_compiler
+def test_rounds_to_bfloat16_as_torch() -> None:
+    """Halves of sums: of all sizes, many just between two numbers, some infinite or NaN."""
+    shape = (2, 64, 61, 62)
+    torch.manual_seed(1)
+    bits = torch.randint(-(1 << 15), 1 << 15, shape, dtype=torch.int16)
+    # The neighbours of the even columns: themselves or close by, to the last bit.
+    bits[..., 1::2] = bits[..., ::2] + torch.randint(-9, 10, bits[..., ::2].shape).short()
+    x = bits.view(torch.bfloat16).contiguous(memory_format=torch.channels_last)
+    grid = grid_of(shape, (1, 2), (1, 2), (0, 0))
+    assert kernels.plan(x, grid) is not None
+    wide = x.float()
+    expected = ((wide[..., ::2] + wide[..., 1::2]) * 0.5).bfloat16()
+    assert expected.isnan().any()
+    assert expected.isinf().any()
+    found = pooled(x, grid, AVE, False)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("pool", [MAX, AVE])
+def test_autocast_leaves_the_type_alone(
+    pool: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = arranged((2, 16, 8, 8)).to(dtype)
+    grid = grid_of((2, 16, 8, 8), (3, 3), (2, 2), (0, 0))
+    grad = gradient_for(x, grid)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert kernels.plan(x, grid) is not None
+        found = both(x, grid, pool, grad)
+        monkeypatch.setattr(kernels, "plan", lambda *_: None)
+        expected = both(x, grid, pool, grad)
+    assert [each.dtype for each in found] == [each.dtype for each in expected] == [dtype] * 2
 
 
 @needs_compiler
@@ -140,11 +188,11 @@ def test_a_net_may_overwrite_the_top() -> None:
     [
         torch.randn(2, 16, 8, 8),  # another layout
         arranged((2, 16, 8, 8)).double(),
-        arranged((2, 16, 8, 8)).bfloat16(),
+        arranged((2, 16, 8, 8)).half(),
         arranged((2, 15, 8, 8)),  # fewer channels than a vector's lanes
         torch.empty(2, 16, 8, 8, device="meta").contiguous(memory_format=torch.channels_last),
     ],
-    ids=["default layout", "float64", "bfloat16", "15 channels", "meta"],
+    ids=["default layout", "float64", "float16", "15 channels", "meta"],
 )
 def test_torch_does_the_rest(x: Tensor) -> None:
     assert kernels.plan(x, grid_of(tuple(x.shape), (3, 3), (2, 2), (0, 0))) is None
