@@ -43,9 +43,9 @@ class Plan:
 
 def plan(x: Tensor, local_size: int, alpha: float, beta: float, k: float) -> Plan | None:
     """How to normalise ``x`` (N, C, H, W); None where torch must do it."""
-    if not library.suits(x, dtypes=library.NUMBERS) or not x.is_contiguous(
-        memory_format=torch.channels_last
-    ):
+    if not library.suits(x, dtypes=library.NUMBERS):
+        return None
+    if not x.is_contiguous(memory_format=torch.channels_last):
         return None
     threads = torch.get_num_threads()
     return _planned(tuple(x.shape), x.dtype, local_size, alpha, beta, k, threads)
