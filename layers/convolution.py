@@ -20,9 +20,9 @@ from .registry import register
 from .windows import Windows
 
 _CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+_DECONVOLVE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 #: Where a convolution over single pixels is a matrix product (:meth:`Convolution._multiplies`).
 _MANY_FILTERS, _FEW_PIXELS = 1 << 17, 1 << 11
-_DECONVOLVE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
 
 class _Filtering(Layer):

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from cortado.layers.native import library, winograd_plans
+from cortado.layers.native import winograd_plans
 from cortado.netdef import Net
 from cortado.netdef.execution import Execution
 from cortado.netdef.passes.rectify import RectifiedConvolution
 from cortado.proto import caffe_pb2
 from cortado.proto.text import parse
+from support.kernels import needs_compiler
 
 
 def layer(kind: str, name: str, bottoms: str, top: str, more: str = "") -> str:
@@ -46,10 +47,7 @@ NET = [
     layer("SoftmaxWithLoss", "loss", "fc label", "loss"),
 ]  # fmt: skip
 PLAIN = Execution(optimize=False, memory_format="CONTIGUOUS")
-pytestmark = pytest.mark.skipif(
-    library.function("winograd", "winograd_4_3_filters", "piipi") is None,
-    reason="no C compiler is here",
-)
+pytestmark = needs_compiler
 
 
 @pytest.fixture(autouse=True)

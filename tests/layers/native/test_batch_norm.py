@@ -3,37 +3,26 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 
 import pytest
 import torch
 from torch import Tensor
 
 from cortado.layers.batch_norm import BatchNorm
-from cortado.layers.native import batch_norm, library
+from cortado.layers.native import batch_norm
+from support.kernels import needs_compiler
 
 #: Batch, channels (also fewer than a vector has, and not whole vectors), spatial axes.
 SHAPES = [(2, 64, 7, 9), (3, 21, 5, 5), (2, 3, 4, 6), (37, 50), (1, 150, 13, 3), (2, 16, 3, 4, 5)]
 EPS = 1e-5
 DTYPES = [torch.float32, torch.bfloat16]
 
-pytestmark = pytest.mark.skipif(
-    library.function("batch_norm", "batch_norm_forward", "pppppppiifii") is None,
-    reason="no C compiler is here",
-)
+pytestmark = needs_compiler
 
 
 @pytest.fixture(autouse=True)
 def for_small_blobs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch_norm, "_FEWEST_VALUES", 1)
-
-
-@pytest.fixture(params=[1, 2, 3])
-def threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
 
 
 def innermost(x: Tensor) -> Tensor:

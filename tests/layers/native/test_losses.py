@@ -11,14 +11,10 @@ from google.protobuf import text_format
 from torch import Tensor
 
 from cortado.layers.base import Context, Layer
-from cortado.layers.native import element_losses, library, softmax_loss
+from cortado.layers.native import element_losses, softmax_loss
 from cortado.layers.registry import find
 from cortado.proto import caffe_pb2
-
-needs_compiler = pytest.mark.skipif(
-    library.function("softmax_loss", "softmax_loss_forward", "ppppppfnn") is None,
-    reason="no C compiler is here",
-)
+from support.kernels import needs_compiler
 
 
 def build(kind: str, text: str, *shapes: tuple[int, ...]) -> Layer:

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from cortado.layers.lrn import LRN
-from cortado.layers.native import library
 from cortado.layers.native import lrn as kernels
+from support.kernels import needs_compiler
 
-needs_compiler = pytest.mark.skipif(
-    library.function("lrn", "lrn_forward", "ppiffn") is None, reason="no C compiler is here"
-)
 DTYPES = [torch.float32, torch.bfloat16]
 SHAPES = [
     (2, 96, 7, 5),
@@ -24,14 +19,6 @@ SHAPES = [
     (1, 1000, 3, 2),  # few pixels at a time
     (5, 128, 41, 41),  # a top that is past the caches' size
 ]
-
-
-@pytest.fixture(params=[1, 2, 3])
-def threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
 
 
 def arranged(shape: tuple[int, ...]) -> Tensor:

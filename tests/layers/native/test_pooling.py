@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor
 
 from cortado.layers import pooling
-from cortado.layers.native import library
 from cortado.layers.native import pooling as kernels
 from cortado.layers.pooling import AVE, MAX, Grid, make_grid, pooled
-
-needs_compiler = pytest.mark.skipif(
-    library.function("pooling", "pooling_maximum", "pppn") is None,
-    reason="no C compiler is here",
-)
+from support.kernels import needs_compiler
 
 DTYPES = [torch.float32, torch.bfloat16]
 #: How far results may be from exact ones: by what the last rounding does.
@@ -37,14 +30,6 @@ CASES = [
     ((4, 96, 30, 31), (3, 3), (2, 2), (1, 1), True),  # a gradient that is past the caches' size
     ((9, 128, 33, 32), (3, 3), (1, 1), (1, 1), True),
 ]
-
-
-@pytest.fixture(params=[1, 2, 3])
-def threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
 
 
 def arranged(shape: tuple[int, ...]) -> Tensor:

@@ -10,13 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cortado.layers.native import library, products
+from support.kernels import needs_compiler
 
 # rows, depth, columns: blocks and chunks that are full and not, several parts of depth and columns
 SHAPES = [(800, 256, 256), (160, 70, 420), (1030, 530, 200), (193, 49, 2101), (400, 1100, 400)]
-needs_compiler = pytest.mark.skipif(
-    library.function("products", "products_multiply", "ppppni") is None,
-    reason="no C compiler is here",
-)
 
 
 @pytest.fixture(params=["tiles", "vectors"])
@@ -38,14 +35,6 @@ def without_tiles() -> tuple[str, ...]:
 def forget() -> None:
     for each in (library._load, library.function, products._room):
         each.cache_clear()
-
-
-@pytest.fixture(params=[1, 2, 3])
-def threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
 
 
 def matrix(rows: int, columns: int, turned: bool) -> Tensor:

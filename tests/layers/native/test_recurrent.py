@@ -10,14 +10,11 @@ from torch import Tensor
 
 from cortado.layers.native import library, products, recurrent
 from cortado.layers.recurrent_steps import LSTMSteps, TanhSteps
+from support.kernels import needs_compiler
 
 # steps, sequences, inputs, units: full blocks of units and not, one team of threads and more
 SHAPES = [(8, 4, 7, 3), (6, 16, 32, 64), (7, 5, 20, 33), (4, 17, 64, 130), (3, 40, 16, 65)]
 KINDS = [LSTMSteps, TanhSteps]
-needs_compiler = pytest.mark.skipif(
-    library.function("recurrent", "recurrent_lstm_forward", "n") is None,
-    reason="no C compiler is here",
-)
 
 
 @pytest.fixture(params=["tiles", "vectors"])
@@ -33,14 +30,6 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
 def forget() -> None:
     for each in (library._load, library.function, products._room, recurrent._room):
         each.cache_clear()
-
-
-@pytest.fixture(params=[1, 2, 3])
-def threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
 
 
 def made(

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cortado.layers.native import library, winograd, winograd_plans
+from cortado.layers.native import winograd, winograd_plans
 from cortado.layers.native.winograd_plans import CASES, Case, Plan, Problem
+from support.kernels import needs_compiler
 
 # images, channels, height, width, outputs, taps, pad, group
 SHAPES = [
@@ -27,18 +27,6 @@ SHAPES = [
     (1, 64, 7, 9, 32, 5, 0, 2),
     (2, 16, 5, 5, 16, 5, 4, 1),
 ]
-needs_compiler = pytest.mark.skipif(
-    library.function("winograd", "winograd_4_3_filters", "piipi") is None,
-    reason="no C compiler is here",
-)
-
-
-@pytest.fixture(params=[1, 2, 3])
-def threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
 
 
 def arranged(*shape: int) -> Tensor:
