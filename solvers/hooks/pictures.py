@@ -6,7 +6,6 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
-from torchvision.utils import make_grid
 
 from ...netdef import Net
 from ...netdef.description import describe
@@ -39,6 +38,9 @@ def channels(values: Tensor) -> Tensor:
 
 
 def _grid(images: Tensor) -> Tensor:
+    # Here, since with torchvision comes torch's compiler: over a second and 180 MB.
+    from torchvision.utils import make_grid
+
     columns = math.ceil(math.sqrt(len(images)))
     return make_grid(images, nrow=columns, padding=1, normalize=True, scale_each=True)
 
