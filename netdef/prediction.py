@@ -1,13 +1,15 @@
 """What a pass will need at its peak, found by running it on tensors without memory.
 
-The net runs as it would, forward and backward, with the same passes and settings, but on fake
-tensors; every storage is counted from its first use until nobody holds it. No formulas for layers.
+The net runs as it would, forward and backward, with the same passes, settings and kernels, but on
+fake tensors; every storage is counted from its first use until nobody holds it. No formulas for
+layers.
 """
 
 from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from ..layers.native import library
 from ..proto import caffe_pb2
 from . import blueprint
 from .blueprint import NetSource
@@ -90,14 +93,23 @@ def batched(source: NetSource, phase: str, batch: int = 0) -> caffe_pb2.NetParam
 
 
 def predict(
-    message: caffe_pb2.NetParameter, phase: str, execution: Execution, slots: int = 1
+    message: caffe_pb2.NetParameter,
+    phase: str,
+    execution: Execution,
+    slots: int = 1,
+    *,
+    kernels: bool = True,
 ) -> Need:
     """What one iteration of ``message`` needs with a solver that keeps ``slots`` blobs a parameter.
 
     ``message`` comes from :func:`batched`. In TEST it is a forward pass without gradients.
+    ``kernels``: with the compiled kernels that a CPU would use, and not as on a GPU.
     """
     training = phase == "TRAIN"
-    with FakeTensorMode():
+    with ExitStack() as stack:
+        stack.enter_context(FakeTensorMode())
+        if kernels:
+            stack.enter_context(library.rehearsal())
         net = Net(message, phase, execution=execution, check_memory=False)
         blobs = [p.tensor for p in net.params]
         batch = {name: torch.zeros(shape) for name, shape in net.inputs.items()}

@@ -1,11 +1,13 @@
-"""Predict the memory of a training step, and propose how to fit a batch into a GPU.
+"""Predict the memory of a training step, and propose how to fit a batch into a GPU or a CPU.
 
 Nothing is allocated: the net runs on tensors without memory. For each precision, with and without
 recomputation, it says what the net's own batch needs, the largest batch that fits, and how many
-passes (iter_size) reach the wanted effective batch.
+passes (iter_size) reach the wanted effective batch. On a CPU compiled kernels keep less for
+backward.
 
-example:
+examples:
   cortado plan train_val.prototxt --gpu-memory 8G --batch 256
+  cortado plan train_val.prototxt --cpu-memory 4G
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
     from ..proto.caffe_pb2 import NetParameter
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-#: What a process on a GPU holds besides tensors: CUDA's context, libraries and their workspace.
+#: What a process holds besides tensors: on a GPU CUDA's context, libraries and their workspace, on
+#: a CPU Python and torch.
 CONTEXT = "0.7G"
 
 
@@ -35,11 +38,13 @@ def size(text: str) -> int:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("net", metavar="NET", help="net prototxt")
-    parser.add_argument("--gpu_memory", type=size, default=size("8G"), help="e.g. 8G (default)")
+    memory = parser.add_mutually_exclusive_group()
+    memory.add_argument("--gpu_memory", type=size, default=size("8G"), help="e.g. 8G (default)")
+    memory.add_argument("--cpu_memory", type=size, help="plan for a CPU with this memory")
     parser.add_argument("--batch", type=at_least(0), default=0, help="wanted effective batch")
     parser.add_argument("--solver_type", default="SGD", help="type of the solver (default SGD)")
     parser.add_argument(
-        "--reserve", type=size, default=size(CONTEXT), help=f"left for CUDA itself ({CONTEXT})"
+        "--reserve", type=size, default=size(CONTEXT), help=f"left for torch itself ({CONTEXT})"
     )
 
 
@@ -52,13 +57,13 @@ def run(args: argparse.Namespace) -> int:
     own = batched(args.net, "TRAIN")
     images = batch_of(own)
     slots = find(args.solver_type).slots
-    limit = args.gpu_memory - args.reserve
+    memory = args.cpu_memory or args.gpu_memory
     rows = [("precision", "recompute", f"batch {images}", "largest batch", "proposal")]
     for precision in (FP32, BF16):
         for recompute in ((), ("AUTO",)):
             execution = Execution(precision=precision, recompute=recompute)
-            needs = _needs(args.net, images, execution, slots)
-            largest = fitting(needs, limit)
+            needs = _needs(args.net, images, execution, slots, bool(args.cpu_memory))
+            largest = fitting(needs, memory - args.reserve)
             rows.append(
                 (
                     precision,
@@ -71,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     print(aligned(rows, right=(2, 3)))
     print(
         f"\npeak of a training step with {args.solver_type}: parameters, gradients, history and "
-        f"activations; {amount(args.gpu_memory)}B less {amount(args.reserve)}B for CUDA itself"
+        f"activations; {amount(memory)}B less {amount(args.reserve)}B for torch itself"
     )
     return 0
 
@@ -85,14 +90,18 @@ def batch_of(message: NetParameter) -> int:
     return 1
 
 
-def _needs(net: str, images: int, execution: Execution, slots: int) -> list[tuple[int, int]]:
+def _needs(
+    net: str, images: int, execution: Execution, slots: int, kernels: bool
+) -> list[tuple[int, int]]:
     """Batches and the bytes they need: the net's own, and twice that."""
     from ..netdef.prediction import batched, predict
 
-    return [
-        (count, predict(batched(net, "TRAIN", count), "TRAIN", execution, slots).peak)
-        for count in (images, 2 * images)
-    ]
+    needs = []
+    for count in (images, 2 * images):
+        message = batched(net, "TRAIN", count)
+        need = predict(message, "TRAIN", execution, slots, kernels=kernels)
+        needs.append((count, need.peak))
+    return needs
 
 
 def fitting(needs: list[tuple[int, int]], limit: int) -> int:

@@ -99,13 +99,13 @@ class _Normalization(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         y, found, sums = torch.empty_like(x), torch.empty(5, plan.channels), _sums(plan)
         plan.forward(
-            x.data_ptr(),
-            _address(weight),
-            _address(bias),
-            _address(addend),
-            y.data_ptr(),
-            found.data_ptr(),
-            sums.data_ptr(),
+            x,
+            weight,
+            bias,
+            addend,
+            y,
+            found,
+            sums,
             plan.pixels,
             plan.channels,
             eps,
@@ -132,14 +132,14 @@ class _Normalization(torch.autograd.Function):
         masked = None if y is None else torch.empty_like(y)
         gradients, sums = torch.empty(4, plan.channels), _sums(plan)
         plan.backward(
-            x.data_ptr(),
-            grad.data_ptr(),
-            _address(y),
-            found.data_ptr(),
-            _address(x_gradient),
-            _address(masked),
-            gradients.data_ptr(),
-            sums.data_ptr(),
+            x,
+            grad,
+            y,
+            found,
+            x_gradient,
+            masked,
+            gradients,
+            sums,
             plan.pixels,
             plan.channels,
             ctx.relu,
@@ -159,7 +159,3 @@ class _Normalization(torch.autograd.Function):
 def _sums(plan: Plan) -> Tensor:
     """Memory for the sums of all threads."""
     return torch.empty(plan.threads, 2, plan.channels, dtype=torch.float64)
-
-
-def _address(tensor: Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()

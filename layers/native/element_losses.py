@@ -31,9 +31,7 @@ class _Loss(torch.autograd.Function):
         count, result = a.numel(), torch.empty(())
         sums = torch.empty(-(-count // _PART), dtype=torch.float64)
         found: Any = library.function("element_losses", f"element_losses_{name}", _FORWARD)
-        blobs = (a, b, sums, result)
-        pointers = (blob.data_ptr() for blob in blobs)
-        found(*pointers, factor, count, option, torch.get_num_threads())
+        found(a, b, sums, result, factor, count, option, torch.get_num_threads())
         ctx.save_for_backward(a, b)
         ctx.given = name, factor, option
         return result
@@ -51,8 +49,6 @@ class _Loss(torch.autograd.Function):
         found: Any = library.function(
             "element_losses", f"element_losses_{name}_gradient", _BACKWARD
         )
-        pointers = [blob.data_ptr() for blob in (a, b, grads[0])]
-        minus = None if for_b is None else for_b.data_ptr()
         threads = torch.get_num_threads()
-        found(*pointers, factor, for_a.data_ptr(), minus, a.numel(), option, threads)
+        found(a, b, grads[0], factor, for_a, for_b, a.numel(), option, threads)
         return for_a, for_b, None, None, None

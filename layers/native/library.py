@@ -11,7 +11,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,10 @@ _ARCH_PRCTL = 158
 _ARCH_REQ_XCOMP_PERM = 0x1023
 _TILE_DATA = 18
 
-Function = Callable[..., Any]
+Function = Callable[..., None]
+
+#: Whether kernels are called for what they take and keep, on tensors without memory.
+_rehearsing = False
 
 
 @cache
@@ -54,21 +58,64 @@ def function(
 ) -> Function | None:
     """The C function ``name`` of ``kernels/<library>.c``; None where it cannot be compiled.
 
-    ``signature`` has a letter for each argument: p a pointer, i a long, f a float, n longs.
-    ``dtype`` is the type of the blobs' numbers, where the file leaves it open.
+    ``signature`` has a letter for each argument: p a tensor (or its :func:`address`, or None), i a
+    long, f a float, n longs. ``dtype`` is the type of the blobs' numbers, where the file leaves it
+    open.
     """
+    found = _found(library, name, signature, dtype)
+    if found is None:
+        return None
+
+    def call(*arguments: Any) -> None:
+        if not _rehearsing:
+            found(*[x.data_ptr() if isinstance(x, Tensor) else x for x in arguments])
+
+    return call
+
+
+@cache
+def figures(library: str, name: str, count: int, *given: int) -> tuple[int, ...]:
+    """The ``count`` longs that the C function ``name`` answers to the longs ``given``."""
+    found, answer = _found(library, name, "nn"), numbers(*[0] * count)
+    assert found is not None  # who asks has seen to it
+    found(numbers(*given), answer)
+    return tuple(answer)
+
+
+def _found(
+    library: str, name: str, signature: str, dtype: torch.dtype = torch.float32
+) -> Any | None:
     loaded = _load(library, dtype)
     if loaded is None:
         return None
-    found: Function = getattr(loaded, name)
-    found.argtypes = [_TYPES[letter] for letter in signature]  # type: ignore[attr-defined]
-    found.restype = None  # type: ignore[attr-defined]
+    found = getattr(loaded, name)
+    found.argtypes = [_TYPES[letter] for letter in signature]
+    found.restype = None
     return found
 
 
 def numbers(*values: int) -> ctypes.Array[ctypes.c_long]:
     """An argument for the letter n."""
     return (ctypes.c_long * len(values))(*values)
+
+
+def address(tensor: Tensor | None, index: int = 0) -> int:
+    """Where the float32 at ``index`` of the tensor's memory lies; 0 for what has no memory."""
+    return 0 if tensor is None or _rehearsing else tensor.data_ptr() + 4 * index
+
+
+@contextmanager
+def rehearsal() -> Iterator[None]:
+    """Kernels take part on fake tensors: they take and keep what they would, and compute nothing.
+
+    Nothing but fake tensors may be used meanwhile.
+    """
+    global _rehearsing
+    before, _rehearsing = _rehearsing, True
+    try:
+        yield
+    finally:
+        _rehearsing = before
 
 
 def suits(*tensors: Tensor, dtypes: Collection[torch.dtype] | None = None) -> bool:
@@ -85,11 +132,13 @@ def suits(*tensors: Tensor, dtypes: Collection[torch.dtype] | None = None) -> bo
         if torch.is_autocast_enabled("cpu"):
             return False
         dtypes = _FLOAT32
-    if torch._C._len_torch_dispatch_stack():  # something wants to see each operation
-        return False
+    if torch._C._len_torch_dispatch_stack() and not _rehearsing:
+        return False  # something wants to see each operation
     for tensor in tensors:
         if tensor.dtype not in dtypes or tensor.device.type != "cpu":
             return False
+        if _rehearsing:
+            continue
         if type(tensor) is not Tensor and type(tensor) is not torch.nn.Parameter:
             return False
     return True

@@ -84,9 +84,7 @@ class _AcrossChannels(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, plan: Plan) -> Tensor:
         y = torch.empty(x.shape, dtype=x.dtype, memory_format=torch.channels_last)
-        plan.forward(
-            x.data_ptr(), y.data_ptr(), plan.quarters, plan.factor, plan.offset, plan.geometry
-        )
+        plan.forward(x, y, plan.quarters, plan.factor, plan.offset, plan.geometry)
         ctx.save_for_backward(x)
         ctx.plan = plan
         return y
@@ -98,9 +96,9 @@ class _AcrossChannels(torch.autograd.Function):
         grad = grads[0].contiguous(memory_format=torch.channels_last)
         result = torch.empty(x.shape, dtype=x.dtype, memory_format=torch.channels_last)
         plan.backward(
-            x.data_ptr(),
-            grad.data_ptr(),
-            result.data_ptr(),
+            x,
+            grad,
+            result,
             plan.quarters,
             plan.factor,
             plan.offset,

@@ -86,7 +86,7 @@ def maximum(plan: Plan, x: Tensor) -> Tensor:
     """The largest value of each window, channels-last."""
     if not (x.requires_grad and torch.is_grad_enabled()):
         y = plan.empty(plan.top)
-        plan.maximum(x.data_ptr(), y.data_ptr(), None, plan.geometry)
+        plan.maximum(x, y, None, plan.geometry)
         return y
     return _Maximum.apply(x, plan)
 
@@ -100,7 +100,7 @@ class _Maximum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, plan: Plan) -> Tensor:
         y, which = plan.empty(plan.top), torch.empty(plan.top, dtype=torch.uint8)
-        plan.maximum(x.data_ptr(), y.data_ptr(), which.data_ptr(), plan.geometry)
+        plan.maximum(x, y, which, plan.geometry)
         ctx.save_for_backward(which)
         ctx.plan = plan
         return y
@@ -113,7 +113,7 @@ class _Maximum(torch.autograd.Function):
             grads[0].contiguous(memory_format=torch.channels_last),
             plan.empty(plan.bottom),
         )
-        plan.maximum_gradient(grad.data_ptr(), which.data_ptr(), result.data_ptr(), plan.geometry)
+        plan.maximum_gradient(grad, which, result, plan.geometry)
         return result, None
 
 
@@ -121,7 +121,7 @@ class _Average(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, plan: Plan) -> Tensor:
         y = plan.empty(plan.top)
-        plan.average(x.data_ptr(), y.data_ptr(), plan.geometry)
+        plan.average(x, y, plan.geometry)
         ctx.plan = plan
         return y
 
@@ -133,5 +133,5 @@ class _Average(torch.autograd.Function):
             grads[0].contiguous(memory_format=torch.channels_last),
             plan.empty(plan.bottom),
         )
-        plan.average_gradient(grad.data_ptr(), result.data_ptr(), plan.geometry)
+        plan.average_gradient(grad, result, plan.geometry)
         return result, None

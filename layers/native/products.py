@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import torch
@@ -31,9 +30,10 @@ def mm(a: Tensor, b: Tensor) -> Tensor:
         return torch.mm(a, b)
     c = torch.empty(rows, columns)
     threads = torch.get_num_threads()
-    room = torch.empty(_room(rows, depth, columns, threads))
+    (size,) = library.figures("products", "products_room", 1, rows, depth, columns, threads)
+    room = torch.empty(size)
     given = library.numbers(rows, depth, columns, *a.stride(), *b.stride())
-    found(a.data_ptr(), b.data_ptr(), c.data_ptr(), room.data_ptr(), given, threads)
+    found(a, b, c, room, given, threads)
     return c
 
 
@@ -66,11 +66,3 @@ class _Linear(torch.autograd.Function):
 def _lies_well(matrix: Tensor) -> bool:
     """Whether rows or columns are contiguous."""
     return 1 in matrix.stride()
-
-
-@cache
-def _room(*given: int) -> int:
-    room = library.numbers(0)
-    found: Any = library.function("products", "products_room", "nn")
-    found(library.numbers(*given), room)
-    return int(room[0])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import torch
@@ -95,15 +94,8 @@ def _call(
         for key, tensor in (*tensors.items(), ("cont", cont), ("weight", weight))
     }
     threads = torch.get_num_threads()
-    tensors["room"] = torch.empty(_room(gates, batch, size, threads)[name.endswith("backward")])
-    pointers = [tensors[key].data_ptr() if key in tensors else 0 for key in _POINTERS]
+    rooms = library.figures("recurrent", "recurrent_room", 2, gates, batch, size, threads)
+    tensors["room"] = torch.empty(rooms[name.endswith("backward")])
+    pointers = [library.address(tensors.get(key)) for key in _POINTERS]
     step = offsets * gates * size
     found(library.numbers(*pointers, step, steps, batch, size, threads))
-
-
-@cache
-def _room(*given: int) -> tuple[int, int]:
-    room = library.numbers(0, 0)
-    found: Any = library.function("recurrent", "recurrent_room", "nn")
-    found(library.numbers(*given), room)
-    return room[0], room[1]

@@ -45,8 +45,7 @@ class _Loss(torch.autograd.Function):
         softmax, losses = torch.empty_like(x), torch.empty(x.shape[0])
         total, scale = torch.empty(()), torch.empty(())
         found: Any = library.function("softmax_loss", "softmax_loss_forward", _FORWARD)
-        blobs = (x, labels, softmax, losses, total, scale)
-        found(*(blob.data_ptr() for blob in blobs), divisor, call, bad)
+        found(x, labels, softmax, losses, total, scale, divisor, call, bad)
         ctx.save_for_backward(x, softmax, labels, scale)
         ctx.call, ctx.ignore_label = call, ignore_label
         return total
@@ -62,6 +61,5 @@ class _Loss(torch.autograd.Function):
             return slope, *nothing
         gradient = torch.empty_like(softmax)
         found: Any = library.function("softmax_loss", "softmax_loss_backward", _BACKWARD)
-        blobs = (softmax, labels, scale, grads[0], gradient)
-        found(*(blob.data_ptr() for blob in blobs), ctx.call)
+        found(softmax, labels, scale, grads[0], gradient, ctx.call)
         return gradient, *nothing

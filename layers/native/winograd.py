@@ -7,16 +7,21 @@ Lavin and Gray 2016, Fast Algorithms for Convolutional Neural Networks.
 
 from __future__ import annotations
 
-from functools import cache
+import ctypes
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .library import address
 from .winograd_plans import MOST_CHANNELS, PANEL, Case, Plan, Problem, round_up
 
 #: Floats between the arrays of two points (SPARE in the kernels).
 _SPARE = 16
+#: Geometry, tiles in a block, whether the threads do it together, threads.
+Shares = tuple[Any, int, bool, int]
+#: What lies around images.
+_AROUND = (ctypes.c_float * MOST_CHANNELS)()
 
 
 def convolve(
@@ -82,8 +87,8 @@ def filter_points(problem: Problem, case: Case, weight: Tensor, turned: bool = F
     operation = "turned_filters" if turned else "filters"
     given = (outputs, channels) if turned else (channels, outputs)
     for index in range(problem.group):
-        filters = _at(weight, index * outputs * channels * problem.taps**2)
-        place = _at(points, index * each)
+        filters = address(weight, index * outputs * channels * problem.taps**2)
+        place = address(points, index * each)
         case.run(operation, "piipi", filters, *given, place, torch.get_num_threads())
     return points
 
@@ -99,28 +104,23 @@ def run(
 ) -> Tensor:
     """The convolution of ``x``, channels-last, with filters of these ``points``, plus ``bias`` and
     ``other``, a blob like the top; no less than 0 if ``rectified``."""
-    channels, outputs, threads = problem.channels, problem.outputs, torch.get_num_threads()
+    channels, outputs = problem.channels, problem.outputs
     shape = (problem.images, outputs * problem.group, *problem.top)
     y = torch.empty(shape, memory_format=torch.channels_last)
-    block, shared = problem.block(case, threads), problem.shares(case)
-    room = _room(case, block * (channels + round_up(outputs, PANEL)), shared, threads)
-    zeros, geometry = _zeros(), problem.geometry()
+    room, shares = _share(problem, case, channels + round_up(outputs, PANEL))
     for index in range(problem.group):
         case.run(
             "convolve",
             "ppppipppniii",
-            _at(x, index * channels),
-            _at(points, index * points.shape[1]),
-            None if bias is None else _at(bias, index * outputs),
-            None if other is None else _at(other, index * outputs),
+            address(x, index * channels),
+            address(points, index * points.shape[1]),
+            address(bias, index * outputs),
+            address(other, index * outputs),
             rectified,
-            _at(zeros),
-            _at(y, index * outputs),
-            _at(room),
-            geometry,
-            block,
-            shared,
-            threads,
+            _AROUND,
+            address(y, index * outputs),
+            room,
+            *shares,
         )
     return y
 
@@ -129,38 +129,27 @@ def _filters_gradient(problem: Problem, case: Case, x: Tensor, grad: Tensor) -> 
     channels, outputs, taps = problem.channels, problem.outputs, problem.taps
     shape = (outputs * problem.group, channels, taps, taps)
     result = torch.empty(shape, memory_format=torch.channels_last)
-    threads = torch.get_num_threads()
-    block, shared = problem.block(case, threads), problem.shares(case)
     columns = round_up(channels, PANEL)
-    room = _room(case, block * (outputs + columns) + outputs * columns, shared, threads)
-    zeros, geometry = _zeros(), problem.geometry()
+    room, shares = _share(problem, case, outputs + columns, outputs * columns)
     for index in range(problem.group):
         case.run(
             "filters_gradient",
             "pppppniii",
-            _at(x, index * channels),
-            _at(grad, index * outputs),
-            _at(zeros),
-            _at(result, index * outputs * channels * taps**2),
-            _at(room),
-            geometry,
-            block,
-            shared,
-            threads,
+            address(x, index * channels),
+            address(grad, index * outputs),
+            _AROUND,
+            address(result, index * outputs * channels * taps**2),
+            room,
+            *shares,
         )
     return result
 
 
-def _room(case: Case, points: int, shared: bool, threads: int) -> Tensor:
-    """Memory for the arrays of points of all threads."""
-    return torch.empty(case.points * (points + 3 * _SPARE) * (1 if shared else threads))
-
-
-@cache
-def _zeros() -> Tensor:
-    """What lies around images."""
-    return torch.zeros(MOST_CHANNELS)
-
-
-def _at(tensor: Tensor, index: int = 0) -> int:
-    return tensor.data_ptr() + 4 * index
+def _share(problem: Problem, case: Case, tile: int, filters: int = 0) -> tuple[Tensor, Shares]:
+    """Memory for the points of all threads, ``tile`` at a point of each tile and ``filters``, and
+    how these share the work, as the kernels take it."""
+    threads = torch.get_num_threads()
+    block, shared = problem.block(case, threads), problem.shares(case)
+    points = block * tile + filters + 3 * _SPARE
+    room = torch.empty(case.points * points * (1 if shared else threads))
+    return room, (problem.geometry(), block, shared, threads)

@@ -48,6 +48,14 @@ def test_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert all("iter_size" in line for line in lines[2:6])
 
 
+def test_memory_of_a_cpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "net.prototxt"
+    path.write_text(NET)
+    assert main(["plan", str(path), "--cpu-memory", "2G"]) == 0
+    assert "2.15 GB less 752 MB" in capsys.readouterr().out
+    assert main(["plan", str(path), "--cpu-memory", "2G", "--gpu-memory", "2G"]) == 2
+
+
 def test_bad_size_is_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "net.prototxt", "--gpu-memory", "plenty"]) == 2
     assert "8G" in capsys.readouterr().err

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cortado.layers.native import library, products
-from support.kernels import needs_compiler
+from support.kernels import forget, needs_compiler
 
 # rows, depth, columns: blocks and chunks that are full and not, several parts of depth and columns
 SHAPES = [(800, 256, 256), (160, 70, 420), (1030, 530, 200), (193, 49, 2101), (400, 1100, 400)]
@@ -30,11 +30,6 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 def without_tiles() -> tuple[str, ...]:
     return ("-mno-amx-bf16",) if library.has_tiles() else ()
-
-
-def forget() -> None:
-    for each in (library._load, library.function, products._room):
-        each.cache_clear()
 
 
 def matrix(rows: int, columns: int, turned: bool) -> Tensor:

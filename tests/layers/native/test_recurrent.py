@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from cortado.layers.native import library, products, recurrent
+from cortado.layers.native import library, recurrent
 from cortado.layers.recurrent_steps import LSTMSteps, TanhSteps
-from support.kernels import needs_compiler
+from support.kernels import forget, needs_compiler
 
 # steps, sequences, inputs, units: full blocks of units and not, one team of threads and more
 SHAPES = [(8, 4, 7, 3), (6, 16, 32, 64), (7, 5, 20, 33), (4, 17, 64, 130), (3, 40, 16, 65)]
@@ -25,11 +25,6 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
     yield request.param
     monkeypatch.undo()
     forget()
-
-
-def forget() -> None:
-    for each in (library._load, library.function, products._room, recurrent._room):
-        each.cache_clear()
 
 
 def made(
