@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from .native import few_rows
+
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``x`` times ``weight`` transposed, plus ``bias``, over the last axis.
@@ -14,4 +16,6 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """
     if x.is_meta and bias is not None:
         return F.linear(x, weight) + bias
+    if few_rows.suits(x, weight, bias):
+        return few_rows.linear(x, weight, bias)
     return F.linear(x, weight, bias)

@@ -13,6 +13,7 @@ from math import prod
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ...layers.activations import ReLU
@@ -20,7 +21,7 @@ from ...layers.base import Shape
 from ...layers.convolution import Convolution
 from ...layers.eltwise import SUM, Eltwise
 from ...layers.inner_product import InnerProduct
-from ...layers.native import winograd, winograd_plans
+from ...layers.native import few_rows, winograd, winograd_plans
 from ...layers.native.winograd_plans import Case, Problem
 from ..layout import channels_last
 from ..steps import Step
@@ -34,7 +35,7 @@ _ops: Any = torch.ops.mkldnn
 # The overloads by name, as torch would look for the one that fits in every call.
 _convolution: Any = _ops._convolution_pointwise.default
 _convolution_and_sum: Any = _ops._convolution_pointwise.binary
-_product: Any = _ops._linear_pointwise.default
+_packed_product: Any = _ops._linear_pointwise.default
 
 
 def available(dtype: torch.dtype) -> bool:
@@ -112,8 +113,26 @@ class PackedProduct:
 
     def __call__(self, x: Tensor) -> Tensor:
         x = x.flatten(self.axis).to(self.dtype)
-        result: Tensor = _product(x, self.weight, self.bias, self.relu, [], "")
+        result: Tensor = _packed_product(x, self.weight, self.bias, self.relu, [], "")
         return result
+
+
+class PlainProduct:
+    """An inner product of few rows with the layer's own weights, perhaps with a ReLU; of more, as
+    :class:`PackedProduct`."""
+
+    def __init__(self, layer: InnerProduct, relu: bool) -> None:
+        self.layer = layer
+        self.relu = relu
+
+    def __call__(self, x: Tensor) -> Tensor:
+        layer = self.layer
+        x = x.flatten(layer.axis).to(layer.weight.dtype)
+        bias = layer.bias if layer.bias_term else None
+        if few_rows.suits(x, layer.weight, bias):
+            return few_rows.product(x, layer.weight, bias, self.relu)
+        y = F.linear(x, layer.weight, bias)
+        return y.relu_() if self.relu else y
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +176,7 @@ def _packed(
         return None
     if type(layer) is InnerProduct and layer.axis and layer.weight.dtype == torch.float32:
         tail = _tail(steps, flow, index)
-        return PackedProduct(layer, prod(step.top_shapes[0][:-1]), dtype, tail.relu), tail
+        return _product(layer, prod(step.top_shapes[0][:-1]), dtype, tail.relu), tail
     convolution, rectified = layer, False
     if isinstance(layer, Folded | RectifiedConvolution):
         convolution, rectified = layer.convolution, layer.relu
@@ -167,6 +186,17 @@ def _packed(
         return None
     tail = _Tail(relu=True) if rectified else _tail(steps, flow, index, sums=True)
     return _filtering(convolution, step.bottom_shapes[0], dtype, tail.relu), tail
+
+
+def _product(
+    layer: InnerProduct, rows: int, dtype: torch.dtype, relu: bool
+) -> PackedProduct | PlainProduct:
+    """The faster of the two for ``rows`` rows."""
+    bias, plain_weight = layer.bias if layer.bias_term else None, not layer.transpose
+    given = torch.empty(rows, layer.inputs)
+    if dtype == torch.float32 and plain_weight and few_rows.suits(given, layer.weight, bias):
+        return PlainProduct(layer, relu)
+    return PackedProduct(layer, rows, dtype, relu)
 
 
 def _filtering(

@@ -14,6 +14,7 @@ from cortado.netdef.passes.prepack import PackedConvolution, PackedProduct, avai
 from cortado.proto import caffe_pb2
 from cortado.proto.text import parse
 from cortado.proto.weights import Weights
+from support.kernels import needs_compiler
 
 CHANNELS = 6
 
@@ -40,8 +41,8 @@ def relu(blob: str) -> str:
     return layer("ReLU", f"relu_{blob}", blob, blob)
 
 
-def product(name: str, bottom: str, more: str = "") -> str:
-    fields = f"num_output: 5 weight_filler {{ type: 'xavier' }} {more}"
+def product(name: str, bottom: str, more: str = "", outputs: int = 5) -> str:
+    fields = f"num_output: {outputs} weight_filler {{ type: 'xavier' }} {more}"
     return layer("InnerProduct", name, bottom, name, f"inner_product_param {{ {fields} }}")
 
 
@@ -71,6 +72,8 @@ NETS = {
                  layer("TanH", "t", "b", "t"), conv("c", "b"),
                  layer("Eltwise", "sum", "t c", "sum"), relu("sum")],
     "vector": [product("whole", "data", "axis: 0"), layer("ReLU", "r", "whole", "whole")],
+    "large": [conv("c1", "data"), product("a", "c1", outputs=1024), relu("a"),
+              product("b", "a", outputs=256), relu("b")],
     "leaky": [conv("a", "data"), layer("ReLU", "r", "a", "a", "relu_param { negative_slope: 1 }")],
     "pooled": [conv("a", "data"), layer("Pooling", "pool", "a", "pool", POOL),
                layer("Pooling", "wide", "a", "wide",
@@ -142,6 +145,16 @@ def test_what_follows_a_product_is_computed_with_it(name: str, expected: list[st
     net = build(name)
     net.fold()
     assert kinds(net) == expected
+
+
+@needs_compiler
+@torch.no_grad()
+def test_large_products_of_few_rows_have_no_copy_of_their_weights() -> None:
+    net = build("large")
+    expected = net(data=batch(40))
+    net.fold()
+    assert kinds(net) == ["PackedConvolution", "PackedProduct", "PlainProduct"]
+    torch.testing.assert_close(net(data=batch(40)), expected, rtol=2e-4, atol=2e-5)
 
 
 def test_gradients_flow_as_before() -> None:
