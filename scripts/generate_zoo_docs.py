@@ -42,6 +42,7 @@ names = cortado.zoo.class_names("resnet50")
 weights may stand. Downloads come from the publishers' own addresses and are checked against their
 digests; they are kept in `~/.cache/cortado`, or where `CORTADO_HOME` says. A machine without
 internet takes them from a folder with the files: `--mirror file:///media/usb`, or `CORTADO_MIRROR`.
+`cortado cache` shows what is kept; `cortado cache clear weights` removes it.
 
 Weights of torchvision's keep the names of its modules: `layer1.0.conv1` there is `layer1/0/conv1`
 here, and a BatchNorm is a pair of a BatchNorm and a Scale layer. `cortado convert` turns weights

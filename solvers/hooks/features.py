@@ -19,7 +19,7 @@ from ...netdef.steps import SourceStep, Step
 from ...netdef.trunk import Trunk
 from ...proto.caffe_pb2 import SolverParameter
 from ...proto.errors import ConfigError
-from ...proto.folders import home
+from ...proto.folders import Cache
 from .. import events, feature_cache
 from .base import Hook
 
@@ -48,7 +48,7 @@ class CachedFeatures(Hook):
 
     def __init__(self, parameters: SolverParameter) -> None:
         folder = parameters.feature_cache
-        self.folder = Path(folder) if folder else home() / "features"
+        self.folder = Path(folder) if folder else Cache.FEATURES.make()
         self.variants = max(1, parameters.feature_variants)
         self.allows_variation = parameters.HasField("feature_variants")
         #: The data sources that features stand in for, by net.
