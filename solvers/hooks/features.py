@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from ...layers.batch_norm import BatchNorm
 from ...layers.data.features import Features, StoredFeatures
+from ...layers.source import NumberedSource
 from ...netdef import Net, trunk
 from ...netdef.steps import SourceStep, Step
 from ...netdef.trunk import Trunk
@@ -83,10 +84,12 @@ class CachedFeatures(Hook):
             else:
                 usable.append(part)
         if not usable:
-            problem = "; ".join(reasons) or (
-                "no Data or ImageData layer feeds the net; the records of others have no numbers"
-            )
-            raise ConfigError(f"cache_features: {problem}")
+            reasons += [
+                f"layer {step.name!r} ({step.type}): {step.source.unnumbered}"
+                for step in this.net.sources
+                if not isinstance(step.source, NumberedSource)
+            ]
+            raise ConfigError(f"cache_features: {'; '.join(reasons)}")
         sources = {id(step): step for step in this.net.sources}
         left_out: list[Step] = []
         for part in usable:
