@@ -33,6 +33,8 @@ class DataSource:
     tops: ClassVar[Arity] = exactly(1)
     #: False where the caller feeds the tops (Input); such a source is never asked for batches.
     delivers: ClassVar[bool] = True
+    #: Why what is computed of the records cannot be kept, unless it is a :class:`NumberedSource`.
+    unnumbered: ClassVar[str] = "its records have no numbers to find what is kept of them by"
 
     #: Shape of each top of one batch, in the order of the tops.
     shapes: tuple[Shape, ...]

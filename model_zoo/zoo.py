@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..proto.caffe_pb2 import NetParameter
 from ..proto.errors import SnapshotError
 from ..proto.files import read_net
-from ..proto.folders import home
+from ..proto.folders import Cache
 from ..proto.weights import Weights
 from . import download, index
 from .index import Model, WeightsEntry
@@ -122,11 +122,12 @@ def _file(
     assert entry.remote is not None
     if mirror is None:
         mirror = os.environ.get("CORTADO_MIRROR", "")
+    Cache.WEIGHTS.make()
     return download.obtain(entry.remote, _folder(entry), mirror=mirror, progress=progress)
 
 
 def _folder(entry: WeightsEntry) -> Path:
-    return home() / "weights" / entry.model
+    return Cache.WEIGHTS.path / entry.model
 
 
 def open_weights(name: str, **options: Any) -> Weights:
@@ -185,7 +186,7 @@ def verify(name: str) -> Verdict:
     entry = model.find_weights(weights)
     path = entry.shipped or _folder(entry) / entry.file_name
     if not path.exists():
-        raise SnapshotError(f"zoo: {entry.full_name} is not in {home()}; pull it first")
+        raise SnapshotError(f"zoo: {entry.full_name} is not in {_folder(entry)}; pull it first")
     download.verify(entry.checksum, path)
     report = load(model.name).load(read_entry(model, entry, path))
     return Verdict(path, len(report.copied), report.untouched, report.ignored)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ..proto.folders import home
+from ..proto.folders import Cache
 from .execution import Execution
 
 #: Where torch's compiler keeps what it made; by default in a temporary folder.
@@ -54,4 +54,4 @@ def _keep_what_is_compiled() -> None:
     # Torch writes its default, in a temporary folder, into the environment when it first looks.
     usual = os.path.abspath(default_cache_dir())
     if os.environ.get(CACHE_VARIABLE, usual) == usual:
-        os.environ[CACHE_VARIABLE] = str(home() / "compiled")
+        os.environ[CACHE_VARIABLE] = str(Cache.COMPILED.make())

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from ..layers.base import Context, Layer, Shape
 from ..layers.losses import LossLayer
-from ..layers.registry import find
-from ..layers.source import DataSource
 from ..proto import caffe_pb2
 from ..proto.caffe_pb2 import LayerParameter, NetParameter
-from ..proto.errors import ConfigError, DataError, Fault, LayerError
+from ..proto.errors import ConfigError, Fault
 from ..proto.positions import Document
+from .inputs import class_of, is_source, item_shape, record_preprocessing
 from .state import LayerSpec, State, effective_layers
 
 #: The stage in which a net's layers for deployment alone are chosen.
@@ -20,12 +18,6 @@ STAGE = "deploy"
 #: What takes the place of a loss, to give what the loss is computed from; other losses leave their
 #: first bottom as the net's output.
 _ACTIVATIONS = {"SoftmaxWithLoss": "Softmax", "SigmoidCrossEntropyLoss": "Sigmoid"}
-#: Parts of a data layer's preprocessing that a net in use needs as well.
-_PREPROCESSING = (
-    "scale", "crop_size", "mean_file", "mean_value", "force_color", "force_gray",
-    "resize_height", "resize_width", "resize_side", "channel_order",
-)  # fmt: skip
-_RESIZING = ("new_height", "new_width", "is_color")
 
 
 def deploy(
@@ -62,7 +54,7 @@ def deploy(
             kept += _activation(layer, len(losses))
         if _is_measure(layer) or needed.isdisjoint(layer.top):
             continue
-        if _is_source(layer):
+        if is_source(layer):
             kept += _inputs(spec, needed, shapes or {}, data)
         else:
             needed.update(layer.bottom)
@@ -94,22 +86,11 @@ def _data_layers(document: Document[NetParameter]) -> dict[str, LayerParameter]:
     """The layers that give the net its images in phase TEST, by their first top."""
     specs = effective_layers(document, State(caffe_pb2.TEST), [])
     layers = (spec.message for spec in specs)
-    return {layer.top[0]: layer for layer in layers if layer.top and _is_source(layer)}
-
-
-def _class(layer: LayerParameter) -> type:
-    try:
-        return find(layer.type)
-    except LayerError:
-        return Layer  # what is unknown here may be known to the tool the net is for
-
-
-def _is_source(layer: LayerParameter) -> bool:
-    return issubclass(_class(layer), DataSource)
+    return {layer.top[0]: layer for layer in layers if layer.top and is_source(layer)}
 
 
 def _is_loss(layer: LayerParameter) -> bool:
-    return issubclass(_class(layer), LossLayer)
+    return issubclass(class_of(layer), LossLayer)
 
 
 def _is_measure(layer: LayerParameter) -> bool:
@@ -135,7 +116,7 @@ def outputs(layers: Iterable[LayerParameter]) -> list[str]:
             waiting.pop(blob, None)
         waiting.update(dict.fromkeys(layer.top, layer))
     return [
-        blob for blob, layer in waiting.items() if not _is_measure(layer) and not _is_source(layer)
+        blob for blob, layer in waiting.items() if not _is_measure(layer) and not is_source(layer)
     ]
 
 
@@ -174,54 +155,11 @@ def _inputs(
     for index, blob in reversed(list(enumerate(spec.message.top))):
         if blob not in needed:
             continue
-        shape = shapes.get(blob) or _shape(spec, index)
+        shape = shapes.get(blob) or item_shape(spec, index)
         layer = LayerParameter(name=blob, type="Input", top=[blob])
         layer.input_param.shape.add(dim=shape)
         for source in (spec.message if index == 0 else None, data.get(blob)):
             if source is not None and not layer.HasField("transform_param"):
-                _record(source, layer)
+                record_preprocessing(source, layer)
         inputs.append(layer)
     return inputs
-
-
-def _record(data: LayerParameter, layer: LayerParameter) -> None:
-    """Copy the preprocessing of a data layer to its Input layer."""
-    for field in data.transform_param.DESCRIPTOR.fields:
-        if field.name in _PREPROCESSING and _is_set(data.transform_param, field.name):
-            _copy(data.transform_param, layer.transform_param, field.name)
-    for name in _RESIZING:
-        if data.image_data_param.HasField(name):
-            _copy(data.image_data_param, layer.image_data_param, name)
-
-
-def _is_set(message: caffe_pb2.TransformationParameter, name: str) -> bool:
-    return any(field.name == name for field, _ in message.ListFields())
-
-
-def _copy(source: object, target: object, name: str) -> None:
-    value = getattr(source, name)
-    if isinstance(value, str | bool | int | float):
-        setattr(target, name, value)
-    else:
-        getattr(target, name).extend(value)
-
-
-def _shape(spec: LayerSpec, index: int) -> Shape:
-    """The shape of one item of a data layer's top."""
-    layer = spec.message
-    transform = layer.transform_param
-    channels = 3 if transform.force_color or len(transform.mean_value) == 3 else 0
-    if index == 0 and transform.crop_size and (channels or transform.force_gray):
-        return (1, channels or 1, transform.crop_size, transform.crop_size)
-    cls = _class(layer)
-    assert issubclass(cls, DataSource)
-    try:
-        source = cls.from_message(layer, Context(num_tops=len(layer.top), phase=caffe_pb2.TEST))
-    except (LayerError, DataError) as error:
-        blob = layer.top[index]
-        size = transform.crop_size or 224
-        message = f"the shape of {blob!r} is not known; give it as --shape {blob}=1,3,{size},{size}"
-        raise ConfigError(spec.fault(f"{message} ({error})")) from None
-    shape = tuple(source.shapes[index])
-    source.close()
-    return shape if layer.type == "Input" else (1, *shape[1:])

@@ -14,7 +14,7 @@ from ..layers.base import Shape
 from ..proto import caffe_pb2
 from ..proto.errors import ConfigError, DataError, nearest
 from ..proto.weights import LayerBlobs
-from . import blueprint, layout, memory, parameters, passes, weights
+from . import backward, blueprint, layout, memory, parameters, passes, weights
 from .blueprint import NetSource
 from .compilation import compiled
 from .execution import Execution
@@ -299,6 +299,12 @@ class Net(nn.Module):
         ConfigError if one of them has another shape there.
         """
         parameters.adopt(self.steps, other.steps)
+        backward.mark(self.steps, self.inputs, self._force_backward)
+
+    def mark_backward(self) -> None:
+        """Find anew which layers gradients pass, after parameters were frozen or freed."""
+        backward.mark(self.steps, self.inputs, self._force_backward)
+        self._prepare()
 
     def _materialize(self) -> None:
         by_module: dict[nn.Module, list[Tie]] = {}

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ..proto import schemes
-from ..proto.caffe_pb2 import Preprocessing
+from ..proto.caffe_pb2 import NetParameter, Preprocessing
 from ..proto.errors import WeightsError
 from ..proto.mapped import mapped
 from ..proto.recognise import PICKLE, SAFETENSORS, ZIP, recognise
@@ -235,15 +235,18 @@ def save(
     path: str | Path,
     dtype: torch.dtype = torch.float32,
     known: Sequence[Preprocessing] | None = None,
+    definition: NetParameter | None = None,
 ) -> None:
     """Write the net's weights, in the format that the ending of ``path`` names.
 
     ``.h5`` is Caffe's HDF5, ``.safetensors`` and ``.pth`` hold a state dict (stored as ``dtype``)
     whose names are ``layer.blob``; every other name gives a .caffemodel. How images are prepared is
-    stored with them, as the net knows it or as ``known`` says.
+    stored with them, as the net knows it or as ``known`` says; a .caffemodel has the net as it was
+    built, or ``definition``.
     """
     suffix = Path(path).suffix
-    message = net.to_message()
+    message = NetParameter()
+    message.CopyFrom(definition or net.to_message())
     if known is not None:
         del message.preprocessing[:]
         message.preprocessing.extend(known)

@@ -28,6 +28,7 @@ from rich.progress import Progress
 
 import cortado
 from cortado.examples.digit_folders import write
+from cortado.proto.folders import home
 from cortado.solvers import Solver
 from cortado.solvers.events import Event, IterationDone
 from cortado.tools import train
@@ -151,6 +152,7 @@ STEPS = (
     Step("One round of two images shows the form of the answer only; measured figures are in "
          "[benchmarks](benchmarks.md).", "bench lenet --rounds 1 --batch 2"),
     Step("", "device_query"),
+    Step("What is kept for later runs; `cortado cache clear KIND` removes it.", "cache"),
     Step("", "completion bash"),
     Step("", "demo --out demo", folder="."),
 )  # fmt: skip
@@ -185,6 +187,7 @@ def shortened(text: str, place: Path) -> list[str]:
     """The lines of ``text`` without private facts, cut in the middle and at their right end."""
     package = Path(cortado.__file__).parent
     text = text.replace(f"{place}/", "").replace(str(package), "cortado")
+    text = text.replace(str(home()), "~/.cache/cortado")
     lines = PRIVATE.sub(r"\1(the processor's name)", text).splitlines()
     lines = [line if len(line) <= WIDTH else f"{line[: WIDTH - 1]}…" for line in lines]
     if len(lines) > HEAD + TAIL + 1:

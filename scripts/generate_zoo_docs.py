@@ -42,11 +42,14 @@ names = cortado.zoo.class_names("resnet50")
 weights may stand. Downloads come from the publishers' own addresses and are checked against their
 digests; they are kept in `~/.cache/cortado`, or where `CORTADO_HOME` says. A machine without
 internet takes them from a folder with the files: `--mirror file:///media/usb`, or `CORTADO_MIRROR`.
+`cortado cache` shows what is kept; `cortado cache clear weights` removes it.
 
 Weights of torchvision's keep the names of its modules: `layer1.0.conv1` there is `layer1/0/conv1`
 here, and a BatchNorm is a pair of a BatchNorm and a Scale layer. `cortado convert` turns weights
-from one format into another, and with `--verify` proves it layer by layer. A file may have
-torchvision's names, of today or of old versions, or timm's, in any order; the rules are in
+from one format into another, and with `--verify` proves it layer by layer. A .caffemodel brings its
+own net; the data that it was trained on need not be there, only where nothing tells their size
+(Caffe's files do not) it is asked for: `--shape data=1,3,227,227`. A file may have torchvision's
+names, of today or of old versions, or timm's, in any order; the rules are in
 `model_zoo/names.toml`. The moving averages of a BatchNorm become sums with the weight to which
 Caffe's tend, so fine-tuning moves them as torch does.
 

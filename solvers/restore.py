@@ -153,8 +153,8 @@ def compare(solver: Solver, then: dict[str, str], origin: str) -> None:
 def apply_param_rules(document: SolverDocument, net: Net) -> None:
     """Set the multipliers that param_rule gives to the parameters of matching layers.
 
-    A parameter whose rate becomes 0 is taken out of the backward pass. ConfigError for a pattern
-    that matches no layer.
+    A parameter whose rate becomes 0 is taken out of the backward pass, and so are the layers before
+    it if none of them learns. ConfigError for a pattern that matches no layer.
     """
     faults = []
     for index, rule in enumerate(document.message.param_rule):
@@ -175,3 +175,5 @@ def apply_param_rules(document: SolverDocument, net: Net) -> None:
                 param.tensor.requires_grad_(rule.lr_mult != 0)
     if faults:
         raise ConfigError(faults)
+    if document.message.param_rule:
+        net.mark_backward()

@@ -100,7 +100,6 @@ class Solver:
         schedules.resolve(self.document, self.net, self.test_nets)
         given = self.parameters.weights if weights is None else [str(each) for each in weights]
         self._load(given, fresh)
-        restore.apply_param_rules(self.document, self.net)
         self.updater = Updater(self.net.params, self.parameters)
         snapshots.check_size(self.document, self.net, self.updater.rule.slots)
         #: Seconds of training in earlier runs that this one continues.
@@ -114,6 +113,7 @@ class Solver:
         definition = nets.train_definition(self.document, level, stages)
         self.emit(events.NetCreated("TRAIN", None, definition.origin, definition.source))
         train = definition.build(str(self.device), execution=self.execution)
+        restore.apply_param_rules(self.document, train)
         self.emit(events.NetBuilt(describe(train)))
         tests = []
         for index, definition in enumerate(nets.test_definitions(self.document)):

@@ -2,7 +2,8 @@
 
 Formats: .caffemodel, Caffe's HDF5 (.h5), .safetensors and PyTorch's .pth. A is recognised by its
 content (or is a name such as zoo:resnet18), B by its ending. --model is the net that the weights
-belong to: a prototxt or zoo:NAME; a .caffemodel brings its own. --verify runs the net with A and
+belong to: a prototxt or zoo:NAME; a .caffemodel brings its own, whose data need not be there
+(--shape says of which shape they are, where the file does not). --verify runs the net with A and
 with B on the same random images and compares what every layer gives.
 
 --torch_names NAME writes a state dict with the names of torchvision's model NAME, which
@@ -15,20 +16,18 @@ example:
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..proto.errors import ConfigError, WeightsError
-from .flags import comma_list, one_of, switch
+from .flags import comma_list, one_of, parse_shape, shape_flag, switch
 
 if TYPE_CHECKING:
-    import torch
-
     from ..netdef import Net
     from ..netdef.torch_names import NameRules
-    from ..proto.caffe_pb2 import Preprocessing
+    from ..proto.caffe_pb2 import NetParameter, Preprocessing
 
 #: How far a layer's values may differ, relative to its largest one, by stored precision.
 TOLERANCES = {"float32": 1e-5, "float16": 2e-2, "bfloat16": 1e-1}
@@ -39,6 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", metavar="B", help="file to write")
     parser.add_argument("--model", default="", help="net prototxt, or zoo:NAME")
     parser.add_argument("--stage", default="", help="stages of the net's state, a comma list")
+    shape_flag(parser)
     parser.add_argument(
         "--dtype",
         type=one_of(*TOLERANCES),
@@ -52,15 +52,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from ..netdef import weights
 
-    net, rules = open_model(args)
+    model = open_model(args)
+    net, rules = model.net, model.rules
     loaded = weights.read(_source(args.source), net.steps, rules)
     print(net.load(loaded))
     # What the training did; the net's own data layers may read other images.
-    known = loaded.preprocessing or list(net.preprocessing.values())
-    write(net, args, rules, known)
+    known = loaded.preprocessing or net.to_message().preprocessing
+    write(model, args, known)
     print(f"wrote {args.target}: {Path(args.target).stat().st_size:,} bytes")
     if args.verify:
-        twin, _ = open_model(args)
+        twin = open_model(args).net
         twin.load(weights.read(Path(args.target), twin.steps, rules if args.torch_names else None))
         judge(compare(net, twin), TOLERANCES[args.dtype])
     return 0
@@ -72,48 +73,67 @@ def _source(name: str) -> str | Path:
     return name if schemes.opener_of(name) else Path(name)
 
 
-def open_model(args: argparse.Namespace) -> tuple[Net, NameRules | None]:
-    """The net for the weights, and how torchvision's names become its own if the zoo knows that."""
+@dataclass(frozen=True, slots=True)
+class Model:
+    """The net for the weights, how torchvision's names become its own if the zoo knows that, and
+    the definition that goes with the weights if it is not the net's."""
+
+    net: Net
+    rules: NameRules | None = None
+    definition: NetParameter | None = None
+
+
+def open_model(args: argparse.Namespace) -> Model:
+    """The net for the weights, from --model, A's name or what A holds."""
     from ..model_zoo import index, published_names, zoo
     from ..netdef import Net
-    from ..proto.weights import read_net_message
 
     name = args.model or (args.source if args.source.startswith("zoo:") else "")
+    if name and args.shape:
+        raise ConfigError("cortado convert: --shape is for the net that a .caffemodel holds")
     if name.startswith("zoo:"):
         model = index.split_name(name.removeprefix("zoo:"))[0]
-        return zoo.load(model.name), published_names.rules(model)
-    stages = comma_list(args.stage)
+        return Model(zoo.load(model.name), published_names.rules(model))
     if name:
-        return Net(name, "TEST", stages=stages), None
+        return Model(Net(name, "TEST", stages=comma_list(args.stage)))
     if not args.source.endswith(".caffemodel"):
         raise ConfigError(
             "cortado convert: --model FILE is needed: only a .caffemodel says what its net is"
         )
-    return Net(fed(read_net_message(args.source)), "TEST", stages=stages), None
+    return own_model(args.source, dict(map(parse_shape, args.shape)))
 
 
-def fed(message: Any) -> Any:
-    """A net from a .caffemodel: its layers were chosen for a phase, which no longer matters."""
-    for layer in message.layer:
+def own_model(path: str, shapes: Mapping[str, Sequence[int]]) -> Model:
+    """The net that a .caffemodel holds, without its data layers.
+
+    ConfigError if the shape of its data is neither known nor in ``shapes``.
+    """
+    from ..layers.imports import import_named
+    from ..netdef import Net
+    from ..netdef.blueprint import load_definition
+    from ..netdef.inputs import without_data
+    from ..proto.weights import read_net_message, read_weights
+
+    message = read_net_message(path)
+    for layer in message.layer:  # they were chosen for a phase, which no longer matters
         del layer.include[:], layer.exclude[:]
         layer.ClearField("phase")
-    return message
+    document = load_definition(message)
+    import_named(document)
+    holding = {layer.name for layer in read_weights(path).layers if layer.blobs}
+    net = Net(without_data(document, holding, shapes), "TEST")
+    return Model(net, definition=document.message)
 
 
-def write(
-    net: Net,
-    args: argparse.Namespace,
-    rules: NameRules | None,
-    known: Sequence[Preprocessing],
-) -> None:
+def write(model: Model, args: argparse.Namespace, known: Sequence[Preprocessing]) -> None:
     """Write the net's weights to B, and with them ``known``, how images are prepared."""
     import torch
 
     from ..netdef import state_dicts, weights
 
-    dtype: torch.dtype = getattr(torch, args.dtype)
+    net, dtype = model.net, getattr(torch, args.dtype)
     if not args.torch_names:
-        weights.save(net, args.target, dtype, known)
+        weights.save(net, args.target, dtype, known, model.definition)
         return
     from ..model_zoo.published_names import original_state
     from ..netdef.torch_names import to_torch_names
@@ -128,7 +148,7 @@ def write(
         wanted = {
             key: value for key, value in wanted.items() if not key.startswith(("aux", "AuxL"))
         }
-    named = to_torch_names(net.layer_blobs(), net.steps, wanted, rules)
+    named = to_torch_names(net.layer_blobs(), net.steps, wanted, model.rules)
     state_dicts.write_state_dict(args.target, named, dtype, known)
 
 

@@ -67,7 +67,7 @@ def _fraction(text: str) -> float:
 
 def run(args: argparse.Namespace) -> int:
     """Convert and say what was done; ConfigError for flags that contradict each other."""
-    root, listed, list_name, database = _listed(args)
+    root, listed, classes, list_name, database = _listed(args)
     logger.info("A total of %d images.", len(listed))
     for part, name in _parts(args, listed, database):
         if args.resume and _is_complete(name):
@@ -76,11 +76,14 @@ def run(args: argparse.Namespace) -> int:
         with steps(len(part), f"writing {name}") as progress:
             report = _convert(args, part, root, name, list_name, progress)
         _say(report)
+        if classes:
+            names = "".join(f"{each}\n" for each in classes)
+            Path(f"{database}_labels.txt").write_text(names, encoding="utf-8")
     return 0
 
 
-def _listed(args: argparse.Namespace) -> tuple[str, list[ListedImage], str, str]:
-    """Root folder, images, name of the list and database, from the flags and positionals."""
+def _listed(args: argparse.Namespace) -> tuple[str, list[ListedImage], list[str], str, str]:
+    """Root folder, images, classes if folders tell them, name of the list, and database."""
     from ..layers.data.conversion import list_folders
     from ..layers.data.lists import read_image_list
 
@@ -93,16 +96,14 @@ def _listed(args: argparse.Namespace) -> tuple[str, list[ListedImage], str, str]
         root, list_name, database = args.paths
         if Path(root).is_dir() and not root.endswith("/"):
             logger.warning("ROOTFOLDER %r does not end in /; paths are appended as they are", root)
-        return root, read_image_list(list_name), list_name, database
+        return root, read_image_list(list_name), [], list_name, database
     if len(args.paths) != 1:
         raise ConfigError(
             f"convert_imageset: --from_folders needs just DB_NAME, got {len(args.paths)} arguments"
         )
     listed, classes = list_folders(args.from_folders)
     database = args.paths[0].rstrip("/")
-    with open(f"{database}_labels.txt", "w", encoding="utf-8") as file:
-        file.writelines(f"{name}\n" for name in classes)
-    return f"{args.from_folders.rstrip('/')}/", listed, args.from_folders, database
+    return f"{args.from_folders.rstrip('/')}/", listed, classes, args.from_folders, database
 
 
 def _parts(
@@ -114,6 +115,11 @@ def _parts(
         yield listed, database
         return
     train, rest = split(listed, args.split, args.seed)
+    if not train or not rest:
+        raise ConfigError(
+            f"convert_imageset: --split {args.split:g} puts {len(train)} of the {len(listed)} "
+            f"images into {database}_train and {len(rest)} into {database}_val; both need some"
+        )
     yield train, f"{database}_train"
     yield rest, f"{database}_val"
 

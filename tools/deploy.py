@@ -12,20 +12,13 @@ from __future__ import annotations
 import argparse
 import sys
 
-from ..proto.errors import ConfigError
-from .flags import comma_list
+from .flags import parse_shape, shape_flag
 from .variables import configure_set, settings
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("net", metavar="NET", help="net prototxt")
-    parser.add_argument(
-        "--shape",
-        action="append",
-        default=[],
-        metavar="BLOB=SHAPE",
-        help="shape of an input, such as data=1,3,227,227; may be repeated",
-    )
+    shape_flag(parser)
     configure_set(parser)
 
 
@@ -37,12 +30,3 @@ def run(args: argparse.Namespace) -> int:
     shapes = dict(map(parse_shape, args.shape))
     sys.stdout.write(to_text(deploy(read_net(args.net, settings(args)), shapes)))
     return 0
-
-
-def parse_shape(text: str) -> tuple[str, list[int]]:
-    """The blob and the sizes of ``data=1,3,227,227``."""
-    blob, equals, sizes = text.partition("=")
-    numbers = comma_list(sizes)
-    if not equals or not numbers or not all(n.isdecimal() and int(n) > 0 for n in numbers):
-        raise ConfigError(f"--shape {text}: must be a blob and its sizes, as in data=1,3,227,227")
-    return blob, [int(number) for number in numbers]

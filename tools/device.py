@@ -54,7 +54,12 @@ def for_training(flag: str) -> str | None:
         return None
     chosen = ids(flag)
     if len(chosen) > 1:
-        raise ConfigError(f"--gpu {flag}: training runs on one GPU in this version; name one id")
+        # As Caffe does, which takes the mean of what its GPUs compute from a batch each.
+        raise ConfigError(
+            f"--gpu {flag}: training runs on one GPU, so name one (--gpu {chosen[0]}); with "
+            f"{len(chosen)} times the iter_size (--set iter_size={len(chosen)} where the solver "
+            f"has none) its updates are those of {len(chosen)} GPUs"
+        )
     return f"cuda:{chosen[0]}"
 
 

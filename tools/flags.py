@@ -132,6 +132,26 @@ def comma_list(text: str) -> list[str]:
     return [item.strip() for item in text.split(",") if item.strip()]
 
 
+def shape_flag(parser: argparse._ActionsContainer) -> None:
+    """Add --shape, whose values :func:`parse_shape` reads."""
+    parser.add_argument(
+        "--shape",
+        action="append",
+        default=[],
+        metavar="BLOB=SHAPE",
+        help="shape of an input, such as data=1,3,227,227; may be repeated",
+    )
+
+
+def parse_shape(text: str) -> tuple[str, list[int]]:
+    """The blob and the sizes of ``data=1,3,227,227``."""
+    blob, equals, sizes = text.partition("=")
+    numbers = comma_list(sizes)
+    if not equals or not numbers or not all(n.isdecimal() and int(n) > 0 for n in numbers):
+        raise ConfigError(f"--shape {text}: must be a blob and its sizes, as in data=1,3,227,227")
+    return blob, [int(number) for number in numbers]
+
+
 def one_of(*allowed: str) -> Callable[[str], str]:
     """An argparse type: one of ``allowed`` in any case, else an error that names them."""
 

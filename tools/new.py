@@ -15,7 +15,9 @@ import argparse
 import contextlib
 import logging
 import re
+import shutil
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     except OSError as error:
         raise ResourceError(f"{folder}: {error.strerror}") from None
     root = str(Path(args.images).resolve()) + "/"
-    with contextlib.chdir(folder):
+    with _whole(folder), contextlib.chdir(folder):
         Path(LABELS).write_text("".join(f"{name}\n" for name in classes), encoding="utf-8")
         stored = _databases(root, train, test, _size(args, model), _is_gray(args, model))
         plan = _write(args, model, folder.name, len(classes), stored)
@@ -73,6 +75,16 @@ def run(args: argparse.Namespace) -> int:
     print("  " + ", ".join(f"{name} {counts[name]}" for name in classes[:10]))
     print(f"next: cd {folder} && cortado train --solver {SOLVER} --log_file train.log")
     return 0
+
+
+@contextlib.contextmanager
+def _whole(folder: Path) -> Iterator[None]:
+    """Take the folder, which is new, away if the block does not end well."""
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _check(args: argparse.Namespace, folder: Path) -> None:

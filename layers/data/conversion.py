@@ -75,7 +75,7 @@ def convert(
     ``shuffle_seed`` is given. ``progress`` is told how many images were dealt with. With ``resume``
     a conversion of the same images and options that was interrupted is carried on; the result is
     that of an uninterrupted one. Raises ConfigError if the database exists otherwise, DataError if
-    no image can be stored.
+    no image can be stored; then there is no database.
     """
     options = options or Options()
     numbered = [(image.line - 1, image) for image in listed]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -17,28 +16,43 @@ from ...proto import caffe_pb2
 from ...proto.errors import DataError, LayerError
 from ..base import Context, Shape, at_least
 from ..registry import register
-from ..source import DataSource
+from ..source import NumberedSource, Variation
 from .counter_random import Purpose, named_seed, permutation
+from .hdf5_reader import read_rows, row_count, row_shape
 from .lists import read_lines
 from .shapes import positive
+from .stamps import stamp
 
 #: Numbers that distinguish what is shuffled.
 _FILES, _ROWS = 0, 1
 
 
 @dataclass(frozen=True, slots=True)
-class _Loaded:
-    """A file in memory: ``numbers`` says which row of the file each of ``rows`` is."""
+class _Turn:
+    """A file in its turn: ``numbers`` are those of its rows, in the order in which they come."""
 
-    turn: int
+    epoch: int
     file: int
-    path: str
     numbers: NDArray[np.int64]
-    rows: list[NDArray[np.float32]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The rows ``taken`` of a file's turn in an epoch that go to ``places`` of a batch."""
+
+    turn: _Turn
+    epoch: int
+    taken: slice
+    places: slice
+
+    @property
+    def numbers(self) -> NDArray[np.int64]:
+        """Which rows of the file they are."""
+        return self.turn.numbers[self.taken]
 
 
 @register("HDF5Data")
-class HDF5Data(DataSource):
+class HDF5Data(NumberedSource):
     """Rows of the files that ``source`` lists, in order; batches span files and wrap at the end.
 
     The top ``data`` comes from the dataset ``data`` and has its shape with the batch size in
@@ -63,10 +77,14 @@ class HDF5Data(DataSource):
         self._batch_size = batch_size
         self._shuffle = shuffle
         self._name = name
-        self._shapes = [_row_shape(self._files[0], dataset) for dataset in datasets]
+        self._shapes = [row_shape(self._files[0], dataset) for dataset in datasets]
         self.shapes: tuple[Shape, ...] = tuple((batch_size, *shape) for shape in self._shapes)
         self._epoch = self._file = self._row = 0
-        self._loaded: _Loaded | None = None
+        #: How many rows each file has, as far as it was looked at.
+        self._counts: dict[int, int] = {}
+        self._turn: _Turn | None = None
+        #: The rows of a turn, in its order.
+        self._loaded: tuple[_Turn, list[NDArray[np.float32]]] | None = None
         self._keys: tuple[str, ...] = ()
         self._given_seed = 0
         #: Top -> how many classes its labels may name, and which other values are allowed.
@@ -94,23 +112,63 @@ class HDF5Data(DataSource):
     def next(self, device: torch.device) -> tuple[Tensor, ...]:
         tops = [np.empty(shape, np.float32) for shape in self.shapes]
         keys: list[str] = []
-        while len(keys) < self._batch_size:
-            loaded, filled = self._current(), len(keys)
-            part = slice(self._row, self._row + self._batch_size - filled)
-            numbers = loaded.numbers[part].tolist()
-            keys += [f"{loaded.path}:{number}" for number in numbers]
-            for top, values in zip(tops, loaded.rows, strict=True):
-                top[filled : len(keys)] = values[part]
-            self._row += len(numbers)
-            if self._row == len(loaded.numbers):
-                self._next_file()
+        for part in self._parts():
+            for top, values in zip(tops, self._rows(part.turn), strict=True):
+                top[part.places] = values[part.taken]
+            keys += self._names(part)
         self._keys = tuple(keys)
         return tuple(torch.from_numpy(top).to(device) for top in tops)
+
+    def _names(self, part: _Part) -> list[str]:
+        return [f"{self._files[part.turn.file]}:{number}" for number in part.numbers.tolist()]
 
     @property
     def last_keys(self) -> tuple[str, ...]:
         """File and row, counted from 0, of each record."""
         return self._keys
+
+    def variation(self) -> Variation | None:
+        return None
+
+    def advance(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        epochs, places = (np.empty(self._batch_size, np.int64) for _ in range(2))
+        keys: list[str] = []
+        for part in self._parts():
+            epochs[part.places] = part.epoch
+            places[part.places] = sum(map(self._count, range(part.turn.file))) + part.numbers
+            keys += self._names(part)
+        self._keys = tuple(keys)
+        return epochs, places
+
+    def sweep(self, device: torch.device, epoch: int = 0) -> Iterator[tuple[Tensor, ...]]:
+        stored = HDF5Data(self._files, self._datasets, batch_size=self._batch_size, name=self._name)
+        stored._labels = self._labels
+        for _ in range(math.ceil((self.records or 0) / self._batch_size)):
+            yield stored.next(device)
+
+    def fingerprint(self) -> str:
+        labels = sorted(
+            (top, classes, sorted(ignored)) for top, (classes, ignored) in self._labels.items()
+        )
+        return repr(([stamp(file) for file in self._files], self._datasets, labels))
+
+    def _parts(self) -> Iterator[_Part]:
+        """The parts of the next batch; the position moves on behind each."""
+        filled = 0
+        while filled < self._batch_size:
+            turn = self._current()
+            if self._row >= len(turn.numbers):
+                raise DataError(
+                    f"{self._files[turn.file]}: has {len(turn.numbers)} rows; the run that is "
+                    f"resumed had come to row {self._row}"
+                )
+            end = min(self._row + self._batch_size - filled, len(turn.numbers))
+            count = end - self._row
+            yield _Part(turn, self._epoch, slice(self._row, end), slice(filled, filled + count))
+            filled += count
+            self._row = end
+            if end == len(turn.numbers):
+                self._next_file()
 
     def _next_file(self) -> None:
         self._row = 0
@@ -118,26 +176,44 @@ class HDF5Data(DataSource):
         if self._file == len(self._files):
             self._epoch, self._file = self._epoch + 1, 0
 
-    def _current(self) -> _Loaded:
-        """The file that is to be read now, its rows in this epoch's order."""
+    def _current(self) -> _Turn:
+        """The file that is to be read now, and its rows in this epoch's order."""
         seed = named_seed(self._given_seed, self._name)
-        number = self._file
+        file = self._file
         if self._shuffle:
             order = permutation(len(self._files), seed, Purpose.SHUFFLE, _FILES, self._epoch)
-            number = int(order[self._file])
+            file = int(order[self._file])
         # A single file that is not shuffled is read once and for all.
-        turn = self._epoch if self._shuffle else 0
-        if self._loaded is None or (self._loaded.turn, self._loaded.file) != (turn, number):
-            path = self._files[number]
-            rows = _read(path, self._datasets, self._shapes)
-            self._check_labels(path, rows)
-            numbers = np.arange(len(rows[0]))
+        epoch = self._epoch if self._shuffle else 0
+        if self._turn is None or (self._turn.epoch, self._turn.file) != (epoch, file):
+            count = self._count(file)
+            if not count:
+                raise DataError(f"{self._files[file]}: the datasets have no rows")
+            numbers = np.arange(count)
             if self._shuffle:
-                counters = (Purpose.SHUFFLE, _ROWS, self._epoch, number)
-                numbers = permutation(len(rows[0]), seed, *counters)
-                rows = [values[numbers] for values in rows]
-            self._loaded = _Loaded(turn, number, path, numbers, rows)
-        return self._loaded
+                numbers = permutation(count, seed, Purpose.SHUFFLE, _ROWS, self._epoch, file)
+            self._turn = _Turn(epoch, file, numbers)
+        return self._turn
+
+    def _rows(self, turn: _Turn) -> list[NDArray[np.float32]]:
+        """The rows of the turn's file, in memory, in the order in which they come."""
+        if self._loaded is None or self._loaded[0] is not turn:
+            path = self._files[turn.file]
+            rows = read_rows(path, self._datasets, self._shapes)
+            if len(rows[0]) != len(turn.numbers):
+                raise DataError(
+                    f"{path}: has {len(rows[0])} rows now, but had {len(turn.numbers)} before"
+                )
+            self._check_labels(path, rows)
+            if self._shuffle:
+                rows = [values[turn.numbers] for values in rows]
+            self._loaded = turn, rows
+        return self._loaded[1]
+
+    def _count(self, file: int) -> int:
+        if file not in self._counts:
+            self._counts[file] = row_count(self._files[file], self._datasets[0])
+        return self._counts[file]
 
     def expect_labels(self, top: int, classes: int, ignored: frozenset[int]) -> None:
         self._labels[top] = (classes, ignored)
@@ -159,12 +235,12 @@ class HDF5Data(DataSource):
 
     def seed(self, seed: int) -> None:
         self._given_seed = seed
-        self._loaded = None
+        self._turn = self._loaded = None
 
     @property
     def records(self) -> int | None:
         """The rows of all files; each file is opened for its shape only."""
-        return sum(_row_count(name, self._datasets[0]) for name in self._files)
+        return sum(map(self._count, range(len(self._files))))
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -179,59 +255,5 @@ class HDF5Data(DataSource):
         self._epoch, self._file, self._row = (int(state[key]) for key in ("epoch", "file", "row"))
 
     def close(self) -> None:
-        self._loaded = None
-
-
-def _open(path: str) -> h5py.File:
-    if not Path(path).is_file():
-        raise DataError(f"{path}: there is no such HDF5 file")
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read as HDF5: {error}") from None
-
-
-def _dataset(file: h5py.File, path: str, name: str) -> h5py.Dataset:
-    found = file.get(name)
-    if not isinstance(found, h5py.Dataset):
-        names = ", ".join(sorted(file)) or "nothing"
-        raise DataError(
-            f"{path}: there is no dataset {name!r} for the top of that name; it has {names}"
-        )
-    if found.dtype.kind not in "fiub":
-        raise DataError(f"{path}: dataset {name!r} must hold numbers, got {found.dtype}")
-    if found.ndim == 0:
-        raise DataError(f"{path}: dataset {name!r} must have at least one axis, got a scalar")
-    return found
-
-
-def _row_shape(path: str, name: str) -> Shape:
-    with _open(path) as file:
-        return tuple(_dataset(file, path, name).shape[1:])
-
-
-def _row_count(path: str, name: str) -> int:
-    with _open(path) as file:
-        return int(_dataset(file, path, name).shape[0])
-
-
-def _read(path: str, names: Sequence[str], shapes: Sequence[Shape]) -> list[NDArray[np.float32]]:
-    """The datasets of a file as float32; DataError if they do not fit each other or the tops."""
-    values: list[NDArray[np.float32]] = []
-    with _open(path) as file:
-        for name, shape in zip(names, shapes, strict=True):
-            dataset = _dataset(file, path, name)
-            if dataset.shape[1:] != shape:
-                raise DataError(
-                    f"{path}: rows of dataset {name!r} are {list(dataset.shape[1:])}, those of the "
-                    f"first file {list(shape)}"
-                )
-            if dataset.shape[0] != len(values[0] if values else dataset):
-                raise DataError(
-                    f"{path}: dataset {name!r} has {dataset.shape[0]} rows, "
-                    f"{names[0]!r} has {len(values[0])}"
-                )
-            values.append(np.asarray(dataset, np.float32))
-    if not len(values[0]):
-        raise DataError(f"{path}: the datasets have no rows")
-    return values
+        self._turn = self._loaded = None
+        self._counts.clear()

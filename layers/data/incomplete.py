@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable
 from pathlib import Path
 
 from ...proto.errors import ConfigError, DataError
@@ -37,6 +39,17 @@ def begin(folder: Path, job: str = "", resume: bool = False) -> None:
 def end(folder: Path) -> None:
     """Take the mark away: the database is complete."""
     (folder / MARKER).unlink()
+
+
+def abandon(folder: Path, files: Iterable[str] = ()) -> None:
+    """Take away a database in which nothing was stored: the mark, the ``files`` and the folder.
+
+    What somebody else put into the folder stays, and the folder with it.
+    """
+    for name in (*files, MARKER):
+        (folder / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def is_marked(folder: Path) -> bool:

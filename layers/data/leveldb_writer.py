@@ -36,7 +36,8 @@ _MANIFEST = 1
 class LevelWriter:
     """Writes a new LevelDB; use it as a context manager. Keys must come in ascending order.
 
-    The folder must not exist. While it is written it is marked incomplete (:mod:`incomplete`).
+    The folder must not exist. While it is written it is marked incomplete (:mod:`incomplete`); an
+    error before anything was put leaves no folder.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -57,6 +58,8 @@ class LevelWriter:
         traceback: TracebackType | None,
     ) -> None:
         if error is not None:
+            if not self.count:
+                incomplete.abandon(self.path)
             return
         self._end_table()
         name = f"MANIFEST-{_MANIFEST:06d}"

@@ -16,6 +16,7 @@ from . import incomplete
 #: Records between two commits, as in Caffe, unless they are large.
 COMMIT_EVERY = 1000
 _COMMIT_BYTES = 2**25
+_FILES = ("data.mdb", "lock.mdb")
 #: Addresses, not memory or disk.
 _FIRST_MAP_SIZE = 2**30
 
@@ -28,8 +29,9 @@ class LmdbWriter:
     that was committed, and writing goes on after it.
 
     While it is written it is marked incomplete (:mod:`incomplete`), which only a successful end
-    undoes. Records are committed every 1000 or 32 MiB and when the writer ends. A full map grows to
-    twice its size and the records since the last commit are written again.
+    undoes; an end by an error before anything was put leaves no folder. Records are committed every
+    1000 or 32 MiB and when the writer ends. A full map grows to twice its size and the records
+    since the last commit are written again.
     """
 
     def __init__(self, path: str | Path, *, job: str = "", resume: bool = False) -> None:
@@ -83,6 +85,8 @@ class LmdbWriter:
             self._environment.close()
         if error is None:
             incomplete.end(self.path)
+        elif not self.count:
+            incomplete.abandon(self.path, _FILES)
 
     def put(self, key: bytes, value: bytes) -> None:
         """Add a record; DataError for a key that LMDB cannot hold."""

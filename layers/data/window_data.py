@@ -71,6 +71,7 @@ class WindowData(DataSource):
 
     message_field = "window_data_param"
     tops = exactly(2)
+    unnumbered = "it draws windows at random, anew for every batch"
 
     def __init__(
         self,

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 
 from ...layers.batch_norm import BatchNorm
 from ...layers.data.features import Features, StoredFeatures
+from ...layers.source import NumberedSource
 from ...netdef import Net, trunk
 from ...netdef.steps import SourceStep, Step
 from ...netdef.trunk import Trunk
 from ...proto.caffe_pb2 import SolverParameter
 from ...proto.errors import ConfigError
-from ...proto.folders import home
+from ...proto.folders import Cache
 from .. import events, feature_cache
 from .base import Hook
 
@@ -48,7 +49,7 @@ class CachedFeatures(Hook):
 
     def __init__(self, parameters: SolverParameter) -> None:
         folder = parameters.feature_cache
-        self.folder = Path(folder) if folder else home() / "features"
+        self.folder = Path(folder) if folder else Cache.FEATURES.make()
         self.variants = max(1, parameters.feature_variants)
         self.allows_variation = parameters.HasField("feature_variants")
         #: The data sources that features stand in for, by net.
@@ -83,10 +84,12 @@ class CachedFeatures(Hook):
             else:
                 usable.append(part)
         if not usable:
-            problem = "; ".join(reasons) or (
-                "no Data or ImageData layer feeds the net; the records of others have no numbers"
-            )
-            raise ConfigError(f"cache_features: {problem}")
+            reasons += [
+                f"layer {step.name!r} ({step.type}): {step.source.unnumbered}"
+                for step in this.net.sources
+                if not isinstance(step.source, NumberedSource)
+            ]
+            raise ConfigError(f"cache_features: {'; '.join(reasons)}")
         sources = {id(step): step for step in this.net.sources}
         left_out: list[Step] = []
         for part in usable:

@@ -14,6 +14,7 @@ from cortado.layers.data import lmdb_writer
 from cortado.layers.data.conversion import Options, convert, list_folders, split
 from cortado.layers.data.database import open_any, open_database
 from cortado.layers.data.incomplete import MARKER
+from cortado.layers.data.leveldb_writer import LevelWriter
 from cortado.layers.data.lists import ListedImage, read_image_list
 from cortado.layers.data.lmdb_writer import LmdbWriter
 from cortado.layers.data.mean import compute_mean, write_mean
@@ -137,9 +138,70 @@ def test_unreadable_images_are_left_out_and_named(
     ]
 
 
-def test_nothing_to_store_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="none of the 1 images"):
+@pytest.mark.parametrize("backend", ["lmdb", "leveldb"])
+def test_nothing_to_store_is_an_error_and_leaves_nothing(backend: str, tmp_path: Path) -> None:
+    listed = [ListedImage(1, "missing.png", 0)]
+    for _ in range(2):  # the second time nothing is in the way
+        with pytest.raises(DataError, match="none of the 1 images"):
+            convert(listed, f"{tmp_path}/", tmp_path / "db", backend=backend)
+        assert not (tmp_path / "db").exists()
+
+
+def test_an_unfinished_database_without_records_goes_as_well(tmp_path: Path) -> None:
+    writer = LmdbWriter(tmp_path / "db", job="job")  # as kill -9 leaves it
+    writer._environment.close()
+    assert (tmp_path / "db" / MARKER).exists()
+    with (
+        pytest.raises(DataError, match="nothing"),
+        LmdbWriter(tmp_path / "db", job="job", resume=True),
+    ):
+        raise DataError("nothing")
+    assert not (tmp_path / "db").exists()
+
+
+@pytest.mark.parametrize("writer", [LmdbWriter, LevelWriter])
+def test_what_others_put_into_the_folder_stays(
+    writer: type[LmdbWriter | LevelWriter], tmp_path: Path
+) -> None:
+    def fail() -> None:
+        with writer(tmp_path / "db"):
+            (tmp_path / "db" / "notes.txt").write_text("mine")
+            raise DataError("nothing")
+
+    with pytest.raises(DataError, match="nothing"):
+        fail()
+    assert [path.name for path in (tmp_path / "db").iterdir()] == ["notes.txt"]
+
+
+def test_a_database_that_was_there_survives_a_failure(images: Path, tmp_path: Path) -> None:
+    listed, _ = list_folders(images)
+    convert(listed, f"{images}/", tmp_path / "db")
+    with pytest.raises(ConfigError, match="exists already"):
         convert([ListedImage(1, "missing.png", 0)], f"{tmp_path}/", tmp_path / "db")
+    assert len(content(tmp_path / "db")) == 6
+
+
+@pytest.mark.parametrize("split", [[], ["--split=0.5"]])
+def test_the_command_leaves_nothing_where_no_image_can_be_read(
+    split: list[str], images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in images.rglob("*.png"):
+        path.write_bytes(b"damaged")
+    command = ["convert_imageset", "--from_folders", str(images), str(tmp_path / "db"), *split]
+    assert cli.main(command) == 3
+    assert "none of the" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]
+
+
+def test_a_split_that_leaves_a_part_empty_is_refused(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["convert_imageset", "--from_folders", str(images), str(tmp_path / "db")]
+    assert cli.main([*command, "--split=0.95"]) == 2
+    error = capsys.readouterr().err
+    assert "puts 6 of the 6 images into" in error
+    assert "both need some" in error
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]
 
 
 def test_check_size_names_the_line(images: Path, tmp_path: Path) -> None:
@@ -207,7 +269,7 @@ def test_the_command_line(
     assert cli.main(["compute_image_mean", "missing"]) == 3
 
 
-@pytest.mark.parametrize("committed", [0, 2, 4])
+@pytest.mark.parametrize("committed", [1, 2, 4])
 def test_an_interrupted_conversion_goes_on(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, committed: int
 ) -> None:

@@ -14,7 +14,7 @@ import torch
 
 from cortado.layers import registry
 from cortado.layers.base import TRAIN, Context
-from cortado.layers.source import DataSource
+from cortado.layers.source import DataSource, NumberedSource
 from cortado.proto import caffe_pb2
 from cortado.proto.errors import DataError, LayerError
 from cortado.proto.text import parse
@@ -273,3 +273,36 @@ def test_made_up_values_have_no_keys(tmp_path: Path) -> None:
     source = build(dummy(tmp_path))
     source.next(CPU)
     assert source.last_keys == ()
+
+
+def test_hdf5_rows_are_numbered_through_the_files(tmp_path: Path) -> None:
+    """Row r of a.h5 holds r, that of b.h5 5 + r: its number."""
+    declared = hdf5(tmp_path)
+    read, told = build(declared), build(declared)
+    assert isinstance(told, NumberedSource)
+    for _ in range(6):
+        (values,) = read.next(CPU)
+        epochs, places = told.advance()
+        assert places.tolist() == values.tolist()
+        assert told.last_keys == read.last_keys
+        assert told.state_dict() == read.state_dict()
+    assert epochs.tolist() == [2, 2, 2, 2]
+    before = told.state_dict()
+    swept = [top.tolist() for (top,) in told.sweep(CPU)]
+    assert swept == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 0, 1]]
+    assert told.state_dict() == before
+
+
+def test_hdf5_files_that_lost_rows_are_named(tmp_path: Path) -> None:
+    declared = hdf5(tmp_path).replace("shuffle: true", "")
+    source = build(declared)
+    source.next(CPU)
+    for name, rows in (("a.h5", 3), ("b.h5", 0)):
+        with h5py.File(tmp_path / name, "w") as file:
+            file["data"] = np.arange(rows)
+    again = build(declared)
+    again.load_state_dict(source.state_dict())
+    with pytest.raises(DataError, match=r"a\.h5: has 3 rows; .* had come to row 4"):
+        again.next(CPU)
+    with pytest.raises(DataError, match=r"b\.h5: the datasets have no rows"):
+        build(declared).next(CPU)

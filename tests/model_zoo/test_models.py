@@ -13,6 +13,7 @@ from cortado.netdef import blueprint
 from cortado.netdef.summary import summarize
 from cortado.proto.errors import ConfigError
 from cortado.proto.files import read_net
+from cortado.proto.folders import Cache
 from support.zoo_plans import counted
 
 MODELS = list(index.models().values())
@@ -139,10 +140,10 @@ def test_class_names() -> None:
 
 def test_the_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CORTADO_HOME", str(tmp_path / "here"))
-    assert zoo.home() == tmp_path / "here"
+    assert Cache.WEIGHTS.path == tmp_path / "here" / "weights"
     monkeypatch.delenv("CORTADO_HOME")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert zoo.home() == tmp_path / "cortado"
+    assert Cache.WEIGHTS.path == tmp_path / "cortado" / "weights"
 
 
 def test_pages_are_those_of_the_index() -> None:

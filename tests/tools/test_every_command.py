@@ -37,6 +37,7 @@ MADE = {
     "train": "--solver solver.prototxt --log_file run.log --tensorboard board",
 }
 LINES = MADE | {
+    "cache": "list",
     "check": "solver.prototxt --data",
     "classify": "photos/a/0.png out.npy --model_def deploy.prototxt "
     f"--pretrained_model {WEIGHTS} --mean_file= --images_dim 8,8",

@@ -75,3 +75,11 @@ def test_what_is_refused(images, tokens, message, capsys):
     assert cli.main(["new", *tokens]) == 2
     assert message in capsys.readouterr().err
     assert not (images / "light").exists()
+
+
+def test_images_that_cannot_be_read_leave_no_folder(images, capsys):
+    for path in (images / "photos").rglob("*.png"):
+        path.write_bytes(b"damaged")
+    assert cli.main(["new", "light", "--images=photos"]) == 3
+    assert "none of the" in capsys.readouterr().err
+    assert not (images / "light").exists()

@@ -68,7 +68,7 @@ def test_changes_are_accepted_when_asked(folder: Path, capsys) -> None:
 def test_frozen_layers_run_once_when_asked(folder: Path, capsys) -> None:
     flags = ("--freeze=conv", "--feature_cache=kept")  # a folder turns it on
     assert cli.main([*TRAIN, *flags]) == 2
-    assert "no Data or ImageData layer feeds the net" in capsys.readouterr().err
+    assert "(DummyData): its records have no numbers" in capsys.readouterr().err
     with LmdbWriter("images") as writer:
         for number in range(8):
             datum = Datum(channels=3, height=8, width=8, data=bytes([number] * 192), label=1)

@@ -1,7 +1,7 @@
 """What scripts for several GPUs ask for, as far as one process can answer.
 
-Cortado trains on several GPUs with ``cortado train --gpu 0,1``, one process each; scripts that
-start the processes themselves find their calls here and run with one.
+Cortado trains on one GPU. Scripts that start a process for each GPU find their calls here and run
+with one process.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class NCCL:
     def __init__(self, solver: Solver, uid: bytes | str) -> None:
         if mode.solver_count() > 1:
             raise RuntimeError(
-                f"{mode.solver_count()} solvers cannot train together from a script; "
-                "use cortado train --gpu 0,1"
+                f"{mode.solver_count()} solvers cannot train together; run one, with "
+                f"{mode.solver_count()} times the iter_size for the same updates"
             )
         self.solver = solver
         self.uid = uid

@@ -186,7 +186,7 @@ def test_one_process_stands_where_several_did(tmp_path: Path) -> None:
     solver.step(1)
     caffe.set_solver_count(2)
     try:
-        with pytest.raises(RuntimeError, match="2 solvers"):
+        with pytest.raises(RuntimeError, match="2 times the iter_size"):
             caffe.NCCL(solver, uid)
     finally:
         caffe.set_solver_count(1)
