@@ -79,9 +79,12 @@ class LSTM(Recurrent):
 def _begins_at_once(x: Tensor, cont: Tensor) -> bool:
     """Whether torch has a fused kernel that is faster, and no sequence begins after the first step.
 
-    Only the CPU is asked: elsewhere the answer would have to be waited for, and a traced graph
-    cannot depend on it.
+    Only the CPU is asked: elsewhere the answer would have to be waited for, a traced graph cannot
+    depend on it, and a tensor without memory (a class of its own, by which memory is predicted) has
+    none.
     """
+    if type(x) is not Tensor:
+        return False
     if x.device.type != "cpu" or x.dtype != torch.float32 or torch.compiler.is_compiling():
         return False
     if not torch.backends.mkldnn.is_available() or torch.is_autocast_enabled("cpu"):
