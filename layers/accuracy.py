@@ -11,7 +11,7 @@ from torch import Tensor
 from ..proto import caffe_pb2
 from ..proto.errors import LayerError
 from .base import Context, Layer, Shape, between, canonical_axis, exactly
-from .losses import ClassifyingLayer, check_labels, read_ignore_label, split_labels, widened
+from .losses import ClassifyingLayer, read_ignore_label, split_labels, widened
 from .registry import register
 
 
@@ -64,7 +64,7 @@ class Accuracy(ClassifyingLayer):
         )
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        self.top_shapes(tuple(x.shape), tuple(labels.shape))
+        self.check_shapes(x.shape, labels.shape)
         outer, inner = prod(x.shape[: self.axis]), prod(x.shape[self.axis + 1 :])
         classes = x.shape[self.axis]
         scores = x.detach().reshape(outer, classes, inner)
@@ -85,9 +85,8 @@ class Accuracy(ClassifyingLayer):
         return accuracy, hits / zeros.index_add(0, flat, each.reshape(-1)).clamp(min=1)
 
     def top_shapes(self, *bottoms: Shape) -> Sequence[Shape]:
-        scores, labels = bottoms
-        check_labels(scores, labels, self.axis)
-        return [(), (scores[self.axis],)] if self.per_class else [()]
+        self.check_shapes(*bottoms)
+        return [(), (bottoms[0][self.axis],)] if self.per_class else [()]
 
 
 @register("ArgMax")
@@ -119,11 +118,6 @@ class ArgMax(Layer):
         axis = None
         if param.HasField("axis"):
             axis = canonical_axis(param.axis, len(shape), "argmax_param.axis")
-        choices = prod(shape[1:]) if axis is None else shape[axis]
-        if not 1 <= param.top_k <= choices:
-            raise LayerError(
-                f"top_k must be from 1 to {choices}, got {param.top_k}", "argmax_param.top_k"
-            )
         return cls(param.top_k, axis, param.out_max_val)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -131,9 +125,22 @@ class ArgMax(Layer):
         if self.axis is not None:
             values, positions = self._best(x, self.axis)
             return values if self.out_max_val else positions
-        values, positions = self._best(x.flatten(1), 1)
+        values, positions = self._best(x.reshape(x.shape[0], -1), 1)
         chosen = [positions, values] if self.out_max_val else [positions]
         return torch.stack(chosen, 1).reshape(*x.shape[:1], -1, self.top_k, *[1] * (x.dim() - 3))
+
+    def top_shapes(self, *bottoms: Shape) -> Sequence[Shape]:
+        (shape,) = bottoms
+        if not shape:
+            raise LayerError("the bottom must have at least 1 axis", "bottom")
+        choices = prod(shape[1:]) if self.axis is None else shape[self.axis]
+        if not 1 <= self.top_k <= choices:
+            raise LayerError(
+                f"top_k must be from 1 to {choices}, got {self.top_k}", "argmax_param.top_k"
+            )
+        if self.axis is not None:
+            return [(*shape[: self.axis], self.top_k, *shape[self.axis + 1 :])]
+        return [(shape[0], 1 + self.out_max_val, self.top_k, *[1] * (len(shape) - 3))]
 
     def _best(self, x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
         # From behind, the first of equal values is the one that comes last.

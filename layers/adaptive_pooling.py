@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..proto import caffe_pb2
 from ..proto.errors import LayerError
-from .base import Layer
+from .base import Layer, Shape
 from .registry import register
 
 MAX: int = caffe_pb2.AdaptivePoolingParameter.MAX
@@ -50,10 +50,19 @@ class AdaptivePooling(Layer):
         self.output_size = tuple(output_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        spatial = x.dim() - 2
+        size = self._size(x.shape)
+        return _FUNCTIONS[self.pool, len(size)](x, size)
+
+    def top_shapes(self, *bottoms: Shape) -> Sequence[Shape]:
+        (shape,) = bottoms
+        return [(*shape[:2], *self._size(shape))]
+
+    def _size(self, shape: Shape) -> Shape:
+        """The sizes of the top's spatial axes for a bottom of ``shape``."""
+        spatial = len(shape) - 2
         if spatial not in (1, 2, 3):
             raise LayerError(
-                f"the bottom must have 3 to 5 axes (N, C, ...), got shape {tuple(x.shape)}",
+                f"the bottom must have 3 to 5 axes (N, C, ...), got shape {tuple(shape)}",
                 "bottom",
             )
         size = self.output_size * spatial if len(self.output_size) == 1 else self.output_size
@@ -63,4 +72,4 @@ class AdaptivePooling(Layer):
                 f"got {list(size)}",
                 "adaptive_pooling_param.output_size",
             )
-        return _FUNCTIONS[self.pool, spatial](x, size)
+        return size

@@ -38,6 +38,7 @@ class MultiHeadAttention(Layer):
 
     message_field = "multi_head_attention_param"
     bottoms = between(1, 4)
+    keeps_shape = True
 
     in_proj_weight: Tensor
     in_proj_bias: Tensor
@@ -95,9 +96,9 @@ class MultiHeadAttention(Layer):
         sequences, mask = bottoms, None
         if self.padding_mask:
             *sequences, mask = bottoms  # type: ignore[assignment]
-        self._check(sequences)
+        self.check_shapes(*[x.shape for x in bottoms])
         query, key, value = self._projected(sequences)
-        allowed = None if mask is None else self._allowed(mask, key)
+        allowed = None if mask is None else (mask != 0)[:, None, None, :]
         causal = self.causal
         if allowed is not None and causal:  # the kernel takes one or the other
             steps = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device)
@@ -108,17 +109,24 @@ class MultiHeadAttention(Layer):
         y = y.transpose(1, 2).flatten(2)
         return linear(y, self.out_proj_weight, self.out_proj_bias if self.bias_term else None)
 
-    def _check(self, sequences: Sequence[Tensor]) -> None:
-        batch = sequences[0].shape[0]
-        for index, x in enumerate(sequences):
-            if x.dim() != 3 or x.shape[0] != batch or x.shape[2] != self.width:
+    def check_shapes(self, *bottoms: Shape) -> None:
+        sequences = bottoms[: len(bottoms) - self.padding_mask]
+        batch = sequences[0][0]
+        for index, shape in enumerate(sequences):
+            if len(shape) != 3 or shape[0] != batch or shape[2] != self.width:
                 raise LayerError(
                     f"the bottom must have shape ({batch}, items, {self.width}), "
-                    f"got {tuple(x.shape)}",
+                    f"got {tuple(shape)}",
                     f"bottom.{index}",
                 )
-        if len(sequences) == 3 and sequences[1].shape != sequences[2].shape:
+        if len(sequences) == 3 and sequences[1] != sequences[2]:
             raise LayerError("keys and values must have one shape", "bottom.2")
+        if self.padding_mask and bottoms[-1] != sequences[-1][:2]:
+            raise LayerError(
+                f"the padding mask must have shape {tuple(sequences[-1][:2])}, one number for "
+                f"each key, got {tuple(bottoms[-1])}",
+                "bottom",
+            )
 
     def _projected(self, sequences: Sequence[Tensor]) -> list[Tensor]:
         """Queries, keys and values, each ``(N, heads, items, D / heads)``."""
@@ -131,15 +139,6 @@ class MultiHeadAttention(Layer):
             inputs = (*sequences, sequences[-1])[:3]
             parts = tuple(linear(*each) for each in zip(inputs, weights, biases, strict=True))
         return [part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in parts]
-
-    def _allowed(self, mask: Tensor, key: Tensor) -> Tensor:
-        if mask.shape != (key.shape[0], key.shape[2]):
-            raise LayerError(
-                f"the padding mask must have shape {(key.shape[0], key.shape[2])}, one number for "
-                f"each key, got {tuple(mask.shape)}",
-                "bottom",
-            )
-        return (mask != 0)[:, None, None, :]
 
     def macs(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
         sequences = bottoms[: len(bottoms) - self.padding_mask]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from ..proto.errors import LayerError
-from .base import Layer, canonical_axis
+from .base import Layer, Shape, canonical_axis
 from .registry import register
 
 
@@ -29,19 +29,24 @@ class Permute(Layer):
         self._whole: tuple[int, ...] = ()
 
     def forward(self, x: Tensor) -> Tensor:
-        if len(self._whole) != x.dim():
-            self._whole = self._completed(x.dim())
-        return x.permute(self._whole)
+        return x.permute(self._completed(x.dim()))
+
+    def top_shapes(self, *bottoms: Shape) -> Sequence[Shape]:
+        (shape,) = bottoms
+        return [tuple(shape[axis] for axis in self._completed(len(shape)))]
 
     def _completed(self, dims: int) -> tuple[int, ...]:
         """The order with the axes that it does not name."""
+        if len(self._whole) == dims:
+            return self._whole
         named = [canonical_axis(axis, dims, "permute_param.order") for axis in self.order]
         if len(set(named)) != len(named):
             raise LayerError(
                 f"order must name each axis once at most, got {list(self.order)}",
                 "permute_param.order",
             )
-        return (*named, *(axis for axis in range(dims) if axis not in named))
+        self._whole = (*named, *(axis for axis in range(dims) if axis not in named))
+        return self._whole
 
 
 @register("Transpose")
@@ -59,9 +64,17 @@ class Transpose(Layer):
         self.axis2 = axis2
 
     def forward(self, x: Tensor) -> Tensor:
-        first = canonical_axis(self.axis1, x.dim(), "transpose_param.axis1")
-        second = canonical_axis(self.axis2, x.dim(), "transpose_param.axis2")
-        return x.transpose(first, second)
+        return x.transpose(*self._axes(x.dim()))
+
+    def top_shapes(self, *bottoms: Shape) -> Sequence[Shape]:
+        shape = list(bottoms[0])
+        first, second = self._axes(len(shape))
+        shape[first], shape[second] = shape[second], shape[first]
+        return [tuple(shape)]
+
+    def _axes(self, dims: int) -> tuple[int, int]:
+        first = canonical_axis(self.axis1, dims, "transpose_param.axis1")
+        return first, canonical_axis(self.axis2, dims, "transpose_param.axis2")
 
 
 @register("Squeeze")
@@ -80,16 +93,21 @@ class Squeeze(Layer):
         self.axis = tuple(axis)
 
     def forward(self, x: Tensor) -> Tensor:
+        (shape,) = self.top_shapes(x.shape)
+        return x.reshape(shape)
+
+    def top_shapes(self, *bottoms: Shape) -> Sequence[Shape]:
+        (shape,) = bottoms
         if not self.axis:
-            return x.squeeze()
-        axes = tuple(canonical_axis(axis, x.dim(), "squeeze_param.axis") for axis in self.axis)
+            return [tuple(size for size in shape if size != 1)]
+        axes = [canonical_axis(axis, len(shape), "squeeze_param.axis") for axis in self.axis]
         for axis in axes:
-            if x.shape[axis] != 1:
+            if shape[axis] != 1:
                 raise LayerError(
-                    f"axis {axis} must have size 1 to be removed, got shape {tuple(x.shape)}",
+                    f"axis {axis} must have size 1 to be removed, got shape {tuple(shape)}",
                     "squeeze_param.axis",
                 )
-        return x.squeeze(axes)
+        return [tuple(size for axis, size in enumerate(shape) if axis not in axes)]
 
 
 @register("Unsqueeze")
@@ -106,4 +124,12 @@ class Unsqueeze(Layer):
         self.axis = axis
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.unsqueeze(canonical_axis(self.axis, x.dim() + 1, "unsqueeze_param.axis"))
+        return x.unsqueeze(self._axis(x.dim()))
+
+    def top_shapes(self, *bottoms: Shape) -> Sequence[Shape]:
+        (shape,) = bottoms
+        axis = self._axis(len(shape))
+        return [(*shape[:axis], 1, *shape[axis:])]
+
+    def _axis(self, dims: int) -> int:
+        return canonical_axis(self.axis, dims + 1, "unsqueeze_param.axis")

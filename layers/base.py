@@ -92,9 +92,9 @@ class Layer(nn.Module):
     its message as class attributes, takes plain arguments in ``__init__``, and reads them from
     a LayerParameter in :meth:`from_message`. Its parameters are declared by :meth:`add_blob`, in
     Caffe's order, on the meta device: memory is only taken when the net has been checked as a
-    whole (:meth:`materialize`). Top shapes are found by running ``forward`` on meta tensors unless
-    :meth:`top_shapes` knows them, so ``forward`` must state every shape rule, by raising a
-    LayerError where torch would not complain clearly.
+    whole (:meth:`materialize`). :meth:`top_shapes` gives the shapes of the tops and refuses bottoms
+    that cannot work; a layer that leaves it out has its ``forward`` run on meta tensors instead,
+    which then must refuse them, by a LayerError where torch would not complain clearly.
     """
 
     type: ClassVar[str] = ""  # type: ignore[assignment]  # nn.Module.type() casts; .to() does too
@@ -112,7 +112,7 @@ class Layer(nn.Module):
     #: False for layers that cannot be asked for gradients (Accuracy, ArgMax ...): the net gives
     #: them detached bottoms.
     differentiable: ClassVar[bool] = True
-    #: Whether the top has the shape of the first bottom, for every one that can be built.
+    #: Whether the top has the shape of the first bottom.
     keeps_shape: ClassVar[bool] = False
     #: False for layers whose passes may differ although bottoms, blobs and random numbers are the
     #: same, or that do more than compute their tops (code of the user's own): they run every time.
@@ -192,11 +192,18 @@ class Layer(nn.Module):
     def top_shapes(self, *bottoms: Shape) -> Sequence[Shape] | None:
         """Shapes of the tops for bottoms of these shapes, or None: they follow from ``forward``.
 
-        Common layers give them, since torch imports its compiler, which takes a second, to run the
-        first operation on meta tensors. What cannot work raises the LayerError that ``forward``
-        raises.
+        The layers here give them, since torch imports its compiler, which takes a second, to run
+        the first operation on meta tensors. Raises LayerError for bottoms that cannot work.
         """
+        self.check_shapes(*bottoms)
         return bottoms[:1] if self.keeps_shape else None
+
+    def check_shapes(self, *bottoms: Shape) -> None:
+        """LayerError for bottoms of shapes that cannot work.
+
+        For layers whose top shapes say nothing of that: ``keeps_shape``, losses. ``forward`` calls
+        it where torch would compute something or not complain clearly.
+        """
 
     def label_range(self, bottoms: Sequence[Shape]) -> LabelRange | None:
         """Which bottom holds class labels and their range, for bottoms of these shapes.

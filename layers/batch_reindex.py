@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import prod
+
 from torch import Tensor
 
 from ..proto import caffe_pb2
 from ..proto.errors import LayerError
-from .base import Context, Layer, at_least, exactly
+from .base import Context, Layer, Shape, at_least, exactly
 from .registry import register
 
 
@@ -23,11 +26,14 @@ class BatchReindex(Layer):
     bottoms = exactly(2)
 
     def forward(self, x: Tensor, index: Tensor) -> Tensor:
-        if x.dim() < 1 or index.dim() != 1:
-            raise LayerError(
-                f"the indices must have 1 axis, got shape {tuple(index.shape)}", "bottom.1"
-            )
+        self.top_shapes(x.shape, index.shape)
         return x.index_select(0, index.long())
+
+    def top_shapes(self, *bottoms: Shape) -> Sequence[Shape]:
+        x, index = bottoms
+        if not x or len(index) != 1:
+            raise LayerError(f"the indices must have 1 axis, got shape {tuple(index)}", "bottom.1")
+        return [(*index, *x[1:])]
 
 
 @register("Filter")
@@ -55,21 +61,25 @@ class Filter(Layer):
         return cls()
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        self.top_shapes(*(x.shape for x in bottoms))
         *items, selector = bottoms
-        if selector.dim() < 1 or selector.numel() != selector.shape[0]:
-            raise LayerError(
-                "all axes of the selector but the first must be 1, got shape "
-                f"{tuple(selector.shape)}",
-                f"bottom.{len(items)}",
-            )
-        for index, x in enumerate(items):
-            if x.dim() < 1 or x.shape[0] != selector.shape[0]:
-                raise LayerError(
-                    f"all bottoms must have as many items as the selector ({selector.shape[0]}), "
-                    f"got shape {tuple(x.shape)}",
-                    f"bottom.{index}",
-                )
         if selector.is_meta:
             return tuple(x.clone() for x in items)
         chosen = selector.reshape(-1).nonzero().reshape(-1)
         return tuple(x.index_select(0, chosen) for x in items)
+
+    def top_shapes(self, *bottoms: Shape) -> Sequence[Shape]:
+        *items, selector = bottoms
+        if not selector or prod(selector[1:]) != 1:
+            raise LayerError(
+                f"all axes of the selector but the first must be 1, got shape {tuple(selector)}",
+                f"bottom.{len(items)}",
+            )
+        for index, shape in enumerate(items):
+            if shape[:1] != selector[:1]:
+                raise LayerError(
+                    f"all bottoms must have as many items as the selector ({selector[0]}), "
+                    f"got shape {tuple(shape)}",
+                    f"bottom.{index}",
+                )
+        return items

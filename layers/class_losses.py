@@ -12,13 +12,12 @@ from torch import Tensor
 
 from ..proto import caffe_pb2
 from ..proto.errors import LayerError
-from .base import Context, between, canonical_axis
+from .base import Context, Shape, between, canonical_axis
 from .losses import (
     CAFFE_LOSS_FIELDS,
     VALID,
     ClassifyingLayer,
     LossLayer,
-    check_labels,
     normalizer,
     read_loss_param,
     split_labels,
@@ -32,20 +31,29 @@ L2: int = caffe_pb2.HingeLossParameter.L2
 PROBABILITY_FLOOR = 1e-20
 
 
-def _rows(x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Each item of ``x`` as one row, and one label for each as a whole number, ``(N, 1)``."""
-    count = x.shape[0] if x.dim() else 0
-    if x.dim() < 2 or labels.numel() != count:
-        raise LayerError(
-            f"there must be one label for each item of the first bottom (shape {tuple(x.shape)}), "
-            f"got shape {tuple(labels.shape)}",
-            "bottom.1",
-        )
-    return widened(x.reshape(count, -1)), labels.reshape(count, 1).long()
+class RowsLoss(LossLayer, ClassifyingLayer):
+    """Base of losses for which each item is one row of scores, with one label."""
+
+    idle_loss_fields = CAFFE_LOSS_FIELDS
+
+    def rows(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Each item of ``x`` as one row, and one label for each as a whole number, ``(N, 1)``."""
+        self.check_shapes(x.shape, labels.shape)
+        count = x.shape[0]
+        return widened(x.reshape(count, -1)), labels.reshape(count, 1).long()
+
+    def check_shapes(self, *bottoms: Shape) -> None:
+        scores, labels = bottoms
+        if len(scores) < 2 or prod(labels) != scores[0]:
+            raise LayerError(
+                f"there must be one label for each item of the first bottom (shape "
+                f"{tuple(scores)}), got shape {tuple(labels)}",
+                "bottom.1",
+            )
 
 
 @register("HingeLoss")
-class HingeLoss(LossLayer, ClassifyingLayer):
+class HingeLoss(RowsLoss):
     """sum of max(0, 1 - s x)^p / N, s being 1 for the labelled class and -1 for all others.
 
     bottoms: scores ``(N, C)`` and labels ``(N)``, whole numbers from 0 to C - 1 held as floats ->
@@ -56,14 +64,13 @@ class HingeLoss(LossLayer, ClassifyingLayer):
     """
 
     message_field = "hinge_loss_param"
-    idle_loss_fields = CAFFE_LOSS_FIELDS
 
     def __init__(self, norm: int = L1) -> None:
         super().__init__()
         self.norm = norm
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        scores, index = _rows(x, labels)
+        scores, index = self.rows(x, labels)
         sign = torch.ones_like(scores).scatter(1, index, -1.0)
         margin = torch.relu(torch.addcmul(torch.ones((), device=x.device), scores, sign))
         total = (margin * margin if self.norm == L2 else margin).sum()
@@ -71,7 +78,7 @@ class HingeLoss(LossLayer, ClassifyingLayer):
 
 
 @register("MultinomialLogisticLoss")
-class MultinomialLogisticLoss(LossLayer, ClassifyingLayer):
+class MultinomialLogisticLoss(RowsLoss):
     """-sum of log p[label] / N for probabilities p ``(N, C)``, taken as 1e-20 where below it.
 
     The labels ``(N)`` are whole numbers from 0 to C - 1 held as floats.
@@ -79,10 +86,8 @@ class MultinomialLogisticLoss(LossLayer, ClassifyingLayer):
     Torch: ``F.nll_loss``, which takes logarithms.
     """
 
-    idle_loss_fields = CAFFE_LOSS_FIELDS
-
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        probabilities, index = _rows(x, labels)
+        probabilities, index = self.rows(x, labels)
         picked = probabilities.gather(1, index)
         # The gradient is that of the logarithm even below the floor, as in Caffe.
         floored = picked + (PROBABILITY_FLOOR - picked).clamp(min=0).detach()
@@ -105,6 +110,8 @@ class InfogainLoss(LossLayer, ClassifyingLayer):
     bottoms = between(2, 3)
     tops = between(1, 2)
 
+    matrix: Tensor
+
     def __init__(
         self,
         axis: int = 1,
@@ -120,7 +127,8 @@ class InfogainLoss(LossLayer, ClassifyingLayer):
         self.normalization = normalization
         self.with_softmax = with_softmax
         self.values = matrix
-        self.register_buffer("matrix", None if matrix is None else matrix.to("meta"), False)
+        empty = torch.empty(0) if matrix is None else torch.empty_like(matrix, device="meta")
+        self.register_buffer("matrix", empty, persistent=False)
 
     @classmethod
     def from_message(cls, message: caffe_pb2.LayerParameter, context: Context) -> InfogainLoss:
@@ -148,11 +156,9 @@ class InfogainLoss(LossLayer, ClassifyingLayer):
     def forward(
         self, x: Tensor, labels: Tensor, matrix: Tensor | None = None
     ) -> Tensor | tuple[Tensor, Tensor]:
-        check_labels(x.shape, labels.shape, self.axis)
-        classes = x.shape[self.axis]
         gains = self.matrix if matrix is None else matrix
-        if gains is None or gains.numel() != classes * classes:
-            raise LayerError(f"H must hold {classes} x {classes} values", "bottom.2")
+        self.check_shapes(x.shape, labels.shape, gains.shape)
+        classes = x.shape[self.axis]
         gains = gains.detach().reshape(classes, classes).to(widened(x).dtype)
         outer, inner = prod(x.shape[: self.axis]), prod(x.shape[self.axis + 1 :])
         shape = (outer, inner)
@@ -167,6 +173,13 @@ class InfogainLoss(LossLayer, ClassifyingLayer):
             each = torch.where(counted, each, 0)
         loss = -each.sum() / divisor
         return (loss, softmax.reshape(x.shape)) if self.with_softmax else loss
+
+    def check_shapes(self, *bottoms: Shape) -> None:
+        scores, labels, *given = bottoms
+        super().check_shapes(scores, labels)
+        classes = scores[self.axis]
+        if prod(given[0] if given else self.matrix.shape) != classes * classes:
+            raise LayerError(f"H must hold {classes} x {classes} values", "bottom.2")
 
 
 def _read_matrix(param: caffe_pb2.InfogainLossParameter, classes: int) -> Tensor:

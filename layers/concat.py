@@ -89,7 +89,14 @@ class Slice(Layer):
         return cls(axis, context.num_tops, points)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        size = x.shape[self.axis]
+        return x.split(self._sizes(x.shape[self.axis]), self.axis)
+
+    def top_shapes(self, *bottoms: Shape) -> Sequence[Shape]:
+        (shape,), axis = bottoms, self.axis
+        return [(*shape[:axis], size, *shape[axis + 1 :]) for size in self._sizes(shape[axis])]
+
+    def _sizes(self, size: int) -> list[int]:
+        """How much of the axis, which has ``size``, each top gets."""
         if not self.slice_point:
             if size % self.num_tops:
                 raise LayerError(
@@ -97,7 +104,7 @@ class Slice(Layer):
                     "equal tops",
                     "top",
                 )
-            return x.split(size // self.num_tops, self.axis)
+            return [size // self.num_tops] * self.num_tops
         if self.slice_point[-1] >= size:
             raise LayerError(
                 f"slice_point must be below the {size} values of axis {self.axis}, "
@@ -105,7 +112,7 @@ class Slice(Layer):
                 "slice_param.slice_point",
             )
         edges = (0, *self.slice_point, size)
-        return x.split([b - a for a, b in pairwise(edges)], self.axis)
+        return [b - a for a, b in pairwise(edges)]
 
 
 def read_axis(

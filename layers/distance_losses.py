@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..proto import caffe_pb2
 from ..proto.errors import LayerError
-from .base import Context, between, exactly
+from .base import Context, Shape, between, exactly
 from .losses import BATCH_SIZE, LossLayer, normalizer, read_loss_param, widened
 from .native import element_losses
 from .registry import register
@@ -43,13 +43,7 @@ class SmoothL1Loss(LossLayer):
         return cls(message.smooth_l1_loss_param.beta, **given)
 
     def forward(self, a: Tensor, b: Tensor, factors: Tensor | None = None) -> Tensor:
-        for index, other in enumerate((b, factors), 1):
-            if other is not None and other.shape != a.shape:
-                raise LayerError(
-                    f"the bottoms must have one shape, got {tuple(a.shape)} and "
-                    f"{tuple(other.shape)}",
-                    f"bottom.{index}",
-                )
+        self.check_shapes(*(each.shape for each in (a, b, factors) if each is not None))
         outer = a.shape[0] if a.dim() else 1
         divisor = normalizer(self.normalization, outer, a.numel() // max(1, outer), None)
         if factors is None and self.beta:
@@ -61,6 +55,14 @@ class SmoothL1Loss(LossLayer):
         if factors is not None:
             loss = (loss * factors.detach()).sum()
         return loss / divisor
+
+    def check_shapes(self, *bottoms: Shape) -> None:
+        for index, shape in enumerate(bottoms):
+            if shape != bottoms[0]:
+                raise LayerError(
+                    f"the bottoms must have one shape, got {tuple(bottoms[0])} and {tuple(shape)}",
+                    f"bottom.{index}",
+                )
 
 
 @register("TripletLoss")
@@ -89,15 +91,19 @@ class TripletLoss(LossLayer):
         self.swap = swap
 
     def forward(self, anchor: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
-        if not anchor.dim() or not anchor.shape == positive.shape == negative.shape:
-            raise LayerError(
-                f"the bottoms must have one shape (N, ...), got {tuple(anchor.shape)}, "
-                f"{tuple(positive.shape)} and {tuple(negative.shape)}",
-                "bottom",
-            )
+        self.check_shapes(anchor.shape, positive.shape, negative.shape)
         anchor, positive, negative = (
             widened(x).reshape(x.shape[0], -1) for x in (anchor, positive, negative)
         )
         return F.triplet_margin_loss(
             anchor, positive, negative, margin=self.margin, p=self.p, swap=self.swap
         )
+
+    def check_shapes(self, *bottoms: Shape) -> None:
+        anchor, positive, negative = bottoms
+        if not anchor or not anchor == positive == negative:
+            raise LayerError(
+                f"the bottoms must have one shape (N, ...), got {tuple(anchor)}, "
+                f"{tuple(positive)} and {tuple(negative)}",
+                "bottom",
+            )

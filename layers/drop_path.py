@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..proto.errors import LayerError
-from .base import TRAIN, Context, Layer
+from .base import TRAIN, Context, Layer, Shape
 from .registry import register
 
 
@@ -22,6 +22,7 @@ class DropPath(Layer):
 
     message_field = "drop_path_param"
     allows_in_place = True
+    keeps_shape = True
 
     def __init__(self, drop_ratio: float = 0.1, context: Context | None = None) -> None:
         super().__init__()
@@ -39,3 +40,7 @@ class DropPath(Layer):
         kept = 1.0 - self.drop_ratio
         mask = x.new_empty((x.shape[0], *[1] * (x.dim() - 1))).bernoulli_(kept)
         return x * mask.div_(kept)
+
+    def check_shapes(self, *bottoms: Shape) -> None:
+        if self.active and not bottoms[0]:
+            raise LayerError("the bottom must have the axes (N, ...), got shape ()", "bottom")

@@ -65,3 +65,6 @@ class Embed(Layer):
     def forward(self, x: Tensor) -> Tensor:
         y = F.embedding(x.long(), self.weight)
         return y + self.bias if self.bias_term else y
+
+    def top_shapes(self, *bottoms: Shape) -> Sequence[Shape]:
+        return [(*bottoms[0], self.weight.shape[1])]

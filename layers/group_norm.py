@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..proto import caffe_pb2
 from ..proto.errors import LayerError
 from .arguments import arguments
-from .base import Context, Layer, canonical_axis
+from .base import Context, Layer, Shape, canonical_axis
 from .fillers import constant
 from .registry import register
 
@@ -17,6 +19,7 @@ class ChannelAffine(Layer):
     """Base of norms with a factor and a summand for each channel, axis 1, of the bottom."""
 
     allows_in_place = True
+    keeps_shape = True
 
     weight: Tensor
     bias: Tensor
@@ -70,6 +73,12 @@ class GroupNorm(ChannelAffine):
     def forward(self, x: Tensor) -> Tensor:
         return F.group_norm(x, self.num_groups, *self.operands, self.eps)
 
+    def check_shapes(self, *bottoms: Shape) -> None:
+        if prod(bottoms[0]) == self.num_groups:
+            raise LayerError(
+                f"a group of channels must hold more than 1 value, got shape {bottoms[0]}", "bottom"
+            )
+
 
 @register("InstanceNorm")
 class InstanceNorm(ChannelAffine):
@@ -88,14 +97,22 @@ class InstanceNorm(ChannelAffine):
         super().__init__(channels, eps, affine)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.dim() < 3:
-            raise LayerError(
-                f"the bottom must have the axes (N, C, ...) and at least one after them, got shape "
-                f"{tuple(x.shape)}",
-                "bottom",
-            )
+        self.check_shapes(x.shape)
         weight, bias = self.operands
         return F.instance_norm(x, weight=weight, bias=bias, eps=self.eps)
+
+    def check_shapes(self, *bottoms: Shape) -> None:
+        (shape,) = bottoms
+        if len(shape) < 3:
+            raise LayerError(
+                f"the bottom must have the axes (N, C, ...) and at least one after them, got shape "
+                f"{tuple(shape)}",
+                "bottom",
+            )
+        if prod(shape[2:]) == 1:
+            raise LayerError(
+                f"a channel must hold more than 1 value, got shape {tuple(shape)}", "bottom"
+            )
 
 
 @register("Normalize")
@@ -109,6 +126,7 @@ class Normalize(Layer):
 
     message_field = "normalize_param"
     allows_in_place = True
+    keeps_shape = True
 
     def __init__(self, axis: int = 1, p: float = 2.0, eps: float = 1e-12) -> None:
         super().__init__()
@@ -119,5 +137,8 @@ class Normalize(Layer):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        axis = canonical_axis(self.axis, x.dim(), "normalize_param.axis")
-        return F.normalize(x, self.p, axis, self.eps)
+        self.check_shapes(x.shape)
+        return F.normalize(x, self.p, self.axis, self.eps)
+
+    def check_shapes(self, *bottoms: Shape) -> None:
+        canonical_axis(self.axis, len(bottoms[0]), "normalize_param.axis")

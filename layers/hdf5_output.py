@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from ..proto import caffe_pb2
 from ..proto.errors import LayerError
-from .base import Context, Layer, exactly
+from .base import Context, Layer, Shape, exactly
 from .registry import register
 
 
@@ -47,17 +48,22 @@ class HDF5Output(Layer):
         return cls(name)
 
     def forward(self, data: Tensor, label: Tensor) -> tuple[Tensor, ...]:
-        if data.shape[:1] != label.shape[:1] or max(data.dim(), label.dim()) > 4:
-            raise LayerError(
-                "the bottoms must have the same first axis and at most 4 axes, got shapes "
-                f"{tuple(data.shape)} and {tuple(label.shape)}",
-                "bottom",
-            )
+        self.top_shapes(data.shape, label.shape)
         if not data.is_meta:
             with h5py.File(self.file_name, "a" if self.started else "w") as file:
                 for name, blob in (("data", data), ("label", label)):
                     _append(file, name, blob)
             self.started = True
+        return ()
+
+    def top_shapes(self, *bottoms: Shape) -> Sequence[Shape]:
+        data, label = bottoms
+        if data[:1] != label[:1] or max(len(data), len(label)) > 4:
+            raise LayerError(
+                "the bottoms must have the same first axis and at most 4 axes, got shapes "
+                f"{tuple(data)} and {tuple(label)}",
+                "bottom",
+            )
         return ()
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import prod
+
 from torch import Tensor
 
 from ..proto import caffe_pb2
-from .base import Context, Layer
+from .base import Context, Layer, Shape
 from .registry import register
 from .windows import Windows
 
@@ -36,3 +39,8 @@ class Im2col(Layer):
         self.windows.check_fit(x.shape[axis + 1 :])
         y = self.windows.columns(x.reshape(-1, *x.shape[axis:]))
         return y.reshape(*x.shape[:axis], *y.shape[1:])
+
+    def top_shapes(self, *bottoms: Shape) -> Sequence[Shape]:
+        (shape,), axis = bottoms, self.windows.axis
+        rows = shape[axis] * prod(self.windows.kernel)
+        return [(*shape[:axis], rows, *self.windows.convolved(shape[axis + 1 :]))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch.nn.functional as F
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from ..proto import caffe_pb2
 from ..proto.errors import LayerError
-from .base import Context, Layer, between
+from .base import Context, Layer, Shape, between
 from .registry import register
 
 _Parameter = caffe_pb2.InterpolationParameter
@@ -58,7 +59,7 @@ class Interpolation(Layer):
             )
         if min(height or 1, width or 1) < 1 or (factor is not None and factor <= 0):
             raise LayerError("height, width and factor must be positive", self.message_field)
-        self.size = (height, width) if height and width else None
+        self.size: Shape | None = (height, width) if height and width else None
         self.factor = factor
         self.options: dict[str, Any] = {"mode": _MODES[mode]}
         if self.options["mode"] in _WITH_CORNERS:
@@ -70,16 +71,21 @@ class Interpolation(Layer):
             )
 
     def forward(self, x: Tensor, like: Tensor | None = None) -> Tensor:
-        if x.dim() != 4 or (like is not None and like.dim() != 4):
-            raise LayerError(
-                f"the bottoms must have 4 axes (N, C, H, W), got shape {tuple(x.shape)}", "bottom"
-            )
-        size: tuple[int, ...] | None = self.size
-        if like is not None:
-            size = tuple(like.shape[2:])
-        elif self.factor is not None:
-            size = tuple(int(length * self.factor) for length in x.shape[2:])
+        size = self._size(x.shape, x.shape if like is None else like.shape)
         return F.interpolate(x, size, **self.options)
+
+    def top_shapes(self, *bottoms: Shape) -> Sequence[Shape]:
+        return [(*bottoms[0][:2], *self._size(bottoms[0], bottoms[-1]))]
+
+    def _size(self, shape: Shape, like: Shape) -> Shape:
+        """H' and W' for a bottom of ``shape``, ``like`` being that of the last bottom."""
+        if len(shape) != 4 or len(like) != 4:
+            raise LayerError(
+                f"the bottoms must have 4 axes (N, C, H, W), got shape {tuple(shape)}", "bottom"
+            )
+        if self.factor is not None:
+            return tuple(int(length * self.factor) for length in shape[2:])
+        return self.size or like[2:]
 
 
 @register("PixelShuffle")
@@ -103,3 +109,22 @@ class PixelShuffle(Layer):
     def forward(self, x: Tensor) -> Tensor:
         shuffle = F.pixel_unshuffle if self.inverse else F.pixel_shuffle
         return shuffle(x, self.factor)
+
+    def top_shapes(self, *bottoms: Shape) -> Sequence[Shape]:
+        (shape,), factor = bottoms, self.factor
+        if len(shape) < 3:
+            raise LayerError(
+                f"the bottom must have the axes (N, C, H, W), got shape {shape}", "bottom"
+            )
+        *batch, channels, height, width = shape
+        if self.inverse and (height % factor or width % factor):
+            raise LayerError(
+                f"height and width must be multiples of {factor}, got shape {shape}", "bottom"
+            )
+        if not self.inverse and channels % factor**2:
+            raise LayerError(
+                f"the channels must be a multiple of {factor**2}, got shape {shape}", "bottom"
+            )
+        if self.inverse:
+            return [(*batch, channels * factor**2, height // factor, width // factor)]
+        return [(*batch, channels // factor**2, height * factor, width * factor)]

@@ -18,6 +18,8 @@ from .registry import register
 class AxesNorm(Layer):
     """Base of the layers that normalise ``shape``, the axes of the bottom from ``axis``."""
 
+    keeps_shape = True
+
     weight: Tensor
     bias: Tensor
 
@@ -59,18 +61,22 @@ class AxesNorm(Layer):
 
     def normalized(self, x: Tensor, normalize: Callable[[Tensor], Tensor]) -> Tensor:
         """``normalize(x)``, which works on the last axes, with the layer's axes moved there."""
+        self.check_shapes(x.shape)
         count = len(self.shape)
-        if tuple(x.shape[self.axis : self.axis + count]) != self.shape:
-            raise LayerError(
-                f"the axes from {self.axis} must have the sizes {self.shape}, as when the layer "
-                f"was built; got shape {tuple(x.shape)}",
-                "bottom",
-            )
         if self.axis + count == x.dim():
             return normalize(x)
         own = list(range(self.axis, self.axis + count))
         last = list(range(-count, 0))
         return normalize(x.movedim(own, last)).movedim(last, own)
+
+    def check_shapes(self, *bottoms: Shape) -> None:
+        (shape,) = bottoms
+        if shape[self.axis : self.axis + len(self.shape)] != self.shape:
+            raise LayerError(
+                f"the axes from {self.axis} must have the sizes {self.shape}, as when the layer "
+                f"was built; got shape {tuple(shape)}",
+                "bottom",
+            )
 
 
 @register("LayerNorm")

@@ -31,23 +31,32 @@ class ClassifyingLayer(Layer):
     axis: int = 1
     ignore_label: int | None = None
 
+    def check_shapes(self, *bottoms: Shape) -> None:
+        check_labels(bottoms[0], bottoms[1], self.axis)
+
     def label_range(self, bottoms: Sequence[Shape]) -> LabelRange | None:
         return LabelRange(1, bottoms[0][self.axis], self.ignore_label)
 
 
 class LossLayer(Layer):
-    """Base of the layers whose first top is a loss: a single number, of weight 1 by default."""
+    """Base of the layers whose top is a loss: a single number, of weight 1 by default."""
 
     bottoms = exactly(2)
     default_loss_weight = 1.0
     automatic_tops = True
     #: Fields of ``loss_param`` that may be given and change nothing, as in Caffe.
     idle_loss_fields: ClassVar[tuple[str, ...]] = ()
+    #: Whether a second top is the softmax of the first bottom.
+    with_softmax: bool = False
 
     @classmethod
     def from_message(cls, message: caffe_pb2.LayerParameter, context: Context) -> Layer:
         read_loss_param(message.loss_param, cls.idle_loss_fields)
         return super().from_message(message, context)
+
+    def top_shapes(self, *bottoms: Shape) -> Sequence[Shape]:
+        self.check_shapes(*bottoms)
+        return [(), bottoms[0]] if self.with_softmax else [()]
 
 
 def read_loss_param(
@@ -127,6 +136,15 @@ def check_labels(scores: Shape, labels: Shape, axis: int) -> None:
         raise LayerError(
             f"scores of shape {tuple(scores)} with the classes at axis {axis} need {positions} "
             f"labels, got {prod(labels)} (shape {tuple(labels)})",
+            "bottom.1",
+        )
+
+
+def check_counts(first: Shape, second: Shape, names: str) -> None:
+    """LayerError unless both bottoms, called ``names``, have as many items and values."""
+    if prod(first) != prod(second) or first[:1] != second[:1]:
+        raise LayerError(
+            f"{names} must have the same count, got shapes {tuple(first)} and {tuple(second)}",
             "bottom.1",
         )
 

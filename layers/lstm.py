@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from ..proto import caffe_pb2
 from ..proto.errors import LayerError
-from .base import Context, Layer, between, exactly
+from .base import Context, Layer, Shape, between, exactly
 from .native import recurrent
 from .recurrent import Recurrent, told_whole
 from .recurrent_steps import LSTMSteps, run
@@ -78,9 +79,12 @@ class LSTM(Recurrent):
 def _begins_at_once(x: Tensor, cont: Tensor) -> bool:
     """Whether torch has a fused kernel that is faster, and no sequence begins after the first step.
 
-    Only the CPU is asked: elsewhere the answer would have to be waited for, and a traced graph
-    cannot depend on it.
+    Only the CPU is asked: elsewhere the answer would have to be waited for, a traced graph cannot
+    depend on it, and a tensor without memory (a class of its own, by which memory is predicted) has
+    none.
     """
+    if type(x) is not Tensor:
+        return False
     if x.device.type != "cpu" or x.dtype != torch.float32 or torch.compiler.is_compiling():
         return False
     if not torch.backends.mkldnn.is_available() or torch.is_autocast_enabled("cpu"):
@@ -120,21 +124,28 @@ class LSTMUnit(Layer):
     tops = exactly(2)
 
     def forward(self, cell: Tensor, gates: Tensor, cont: Tensor) -> tuple[Tensor, Tensor]:
-        shape = tuple(cell.shape)
-        if len(shape) != 3 or shape[0] != 1 or tuple(gates.shape) != (1, shape[1], 4 * shape[2]):
-            raise LayerError(
-                "the first two bottoms must have shapes (1, N, D) and (1, N, 4 D), got "
-                f"{shape} and {tuple(gates.shape)}",
-                "bottom",
-            )
-        if tuple(cont.shape) != shape[:2]:
-            raise LayerError(
-                f"cont must have shape {shape[:2]}, got {tuple(cont.shape)}", "bottom.2"
-            )
-        enter, forget, out, value = gates.split(shape[2], 2)
+        self.check_shapes(cell.shape, gates.shape, cont.shape)
+        enter, forget, out, value = gates.split(cell.shape[2], 2)
         kept = _Gate.apply(forget, cont.detach().unsqueeze(2)) * cell
         cell = torch.addcmul(kept, enter.sigmoid(), value.tanh())
         return cell, out.sigmoid() * cell.tanh()
+
+    def check_shapes(self, *bottoms: Shape) -> None:
+        cell, gates, cont = bottoms
+        if len(cell) != 3 or cell[0] != 1 or gates != (1, cell[1], 4 * cell[2]):
+            raise LayerError(
+                "the first two bottoms must have shapes (1, N, D) and (1, N, 4 D), got "
+                f"{tuple(cell)} and {tuple(gates)}",
+                "bottom",
+            )
+        if cont != cell[:2]:
+            raise LayerError(
+                f"cont must have shape {tuple(cell[:2])}, got {tuple(cont)}", "bottom.2"
+            )
+
+    def top_shapes(self, *bottoms: Shape) -> Sequence[Shape]:
+        self.check_shapes(*bottoms)
+        return bottoms[:1] * 2
 
 
 class _Gate(torch.autograd.Function):

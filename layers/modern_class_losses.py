@@ -17,7 +17,6 @@ from .losses import (
     VALID,
     ClassifyingLayer,
     LossLayer,
-    check_labels,
     normalizer,
     read_loss_param,
     split_labels,
@@ -78,7 +77,7 @@ class FocalLoss(LossLayer, ClassifyingLayer):
         )
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        check_labels(x.shape, labels.shape, self.axis)
+        self.check_shapes(x.shape, labels.shape)
         outer, inner = prod(x.shape[: self.axis]), prod(x.shape[self.axis + 1 :])
         scores = widened(x).reshape(outer, x.shape[self.axis], inner)
         index, counted = split_labels(labels, self.ignore_label, (outer, 1, inner))
@@ -121,7 +120,7 @@ class DiceLoss(LossLayer, ClassifyingLayer):
         return cls(axis, smooth=param.smooth, **given)
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        check_labels(x.shape, labels.shape, self.axis)
+        self.check_shapes(x.shape, labels.shape)
         outer, inner = prod(x.shape[: self.axis]), prod(x.shape[self.axis + 1 :])
         p = widened(x).reshape(outer, x.shape[self.axis], inner).softmax(1)
         index, counted = split_labels(labels, self.ignore_label, (outer, 1, inner))
@@ -173,21 +172,10 @@ class CTCLoss(LossLayer):
         )
 
     def forward(self, x: Tensor, labels: Tensor, steps: Tensor | None = None) -> Tensor:
-        batch = x.shape[1] if x.dim() == 3 else -1
-        if labels.dim() != 2 or labels.shape[0] != batch:
-            raise LayerError(
-                "the bottoms must have shapes (T, N, C) and (N, L), got "
-                f"{tuple(x.shape)} and {tuple(labels.shape)}",
-                "bottom.1",
-            )
-        if steps is not None and steps.numel() != batch:
-            raise LayerError(
-                f"there must be one number of steps for each of the {batch} sequences, got shape "
-                f"{tuple(steps.shape)}",
-                "bottom.2",
-            )
+        self.check_shapes(*(each.shape for each in (x, labels, steps) if each is not None))
         if x.is_meta:
             return x.new_empty(())
+        batch = x.shape[1]
         given = labels >= 0
         lengths = x.new_full((batch,), x.shape[0]) if steps is None else steps.reshape(batch)
         loss = F.ctc_loss(
@@ -200,6 +188,22 @@ class CTCLoss(LossLayer):
             self.zero_infinity,
         )
         return loss / normalizer(self.normalization, batch, labels.shape[1], given)
+
+    def check_shapes(self, *bottoms: Shape) -> None:
+        scores, labels, *steps = bottoms
+        batch = scores[1] if len(scores) == 3 else -1
+        if len(labels) != 2 or labels[0] != batch:
+            raise LayerError(
+                "the bottoms must have shapes (T, N, C) and (N, L), got "
+                f"{tuple(scores)} and {tuple(labels)}",
+                "bottom.1",
+            )
+        if steps and prod(steps[0]) != batch:
+            raise LayerError(
+                f"there must be one number of steps for each of the {batch} sequences, got shape "
+                f"{tuple(steps[0])}",
+                "bottom.2",
+            )
 
     def label_range(self, bottoms: Sequence[Shape]) -> LabelRange | None:
         return LabelRange(1, bottoms[0][2], -1)

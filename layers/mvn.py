@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from ..proto import caffe_pb2
 from ..proto.errors import LayerError
 from . import quirks
-from .base import Context, Layer
+from .base import Context, Layer, Shape
 from .registry import register
 
 
@@ -52,16 +53,21 @@ class MVN(Layer):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        if not 1 <= x.dim() <= 4:
-            raise LayerError(
-                f"the bottom must have 1 to 4 axes, got shape {tuple(x.shape)}", "bottom"
-            )
-        x = x.reshape(*x.shape, *[1] * (4 - x.dim()))
+        (shape,) = self.top_shapes(x.shape)
+        x = x.reshape(shape)
         axes = (1, 2, 3) if self.across_channels else (2, 3)
         if not self.normalize_variance:
             return x - x.mean(axes, keepdim=True)
         y: Tensor = _Normalize.apply(x, axes, self.eps)
         return y
+
+    def top_shapes(self, *bottoms: Shape) -> Sequence[Shape]:
+        (shape,) = bottoms
+        if not 1 <= len(shape) <= 4:
+            raise LayerError(
+                f"the bottom must have 1 to 4 axes, got shape {tuple(shape)}", "bottom"
+            )
+        return [(*shape, *[1] * (4 - len(shape)))]
 
 
 class _Normalize(torch.autograd.Function):

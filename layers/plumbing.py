@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from ..proto import caffe_pb2
@@ -30,6 +32,9 @@ class Split(Layer):
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         return (x,) * self.num_tops
 
+    def top_shapes(self, *bottoms: Shape) -> Sequence[Shape]:
+        return bottoms * self.num_tops
+
 
 @register("Silence")
 class Silence(Layer):
@@ -42,6 +47,9 @@ class Silence(Layer):
     tops = exactly(0)
 
     def forward(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        return ()
+
+    def top_shapes(self, *bottoms: Shape) -> Sequence[Shape]:
         return ()
 
 
@@ -70,3 +78,6 @@ class Parameter(Layer):
 
     def forward(self) -> Tensor:
         return self.blob(0)
+
+    def top_shapes(self, *bottoms: Shape) -> Sequence[Shape]:
+        return [tuple(self.blob(0).shape)]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from ..proto import caffe_pb2
 from ..proto.errors import LayerError
 from .arguments import arguments
-from .base import Context, Layer
+from .base import Context, Layer, Shape
 from .fillers import Filler, named
 from .registry import register
 
@@ -30,6 +32,7 @@ class PositionalEmbedding(Layer):
     """
 
     message_field = "positional_embedding_param"
+    keeps_shape = True
 
     weight: Tensor
 
@@ -56,21 +59,27 @@ class PositionalEmbedding(Layer):
         return cls(given.pop("num_positions") or positions, width, **given)
 
     def forward(self, x: Tensor) -> Tensor:
-        _, positions, width = _sequence(tuple(x.shape))
+        self.check_shapes(x.shape)
+        _, positions, width = x.shape
         if self.kind == SINUSOIDAL:
             return x + sinusoids(positions, width, x)
-        if positions > self.num_positions:
+        return x + self.weight[:positions]
+
+    def check_shapes(self, *bottoms: Shape) -> None:
+        _, positions, _ = _sequence(bottoms[0])
+        if self.kind == LEARNED and positions > self.num_positions:
             raise LayerError(
                 f"the bottom has {positions} positions, the table {self.num_positions}: "
                 "num_positions must not be less",
                 f"{self.message_field}.num_positions",
             )
-        return x + self.weight[:positions]
 
 
-def _sequence(shape: tuple[int, ...]) -> tuple[int, int, int]:
+def _sequence(shape: Shape) -> tuple[int, int, int]:
     if len(shape) != 3:
-        raise LayerError(f"the bottom must have the axes (N, T, D), got shape {shape}", "bottom")
+        raise LayerError(
+            f"the bottom must have the axes (N, T, D), got shape {tuple(shape)}", "bottom"
+        )
     return shape[0], shape[1], shape[2]
 
 
@@ -104,3 +113,7 @@ class ClassToken(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat((self.weight.expand(x.shape[0], 1, -1), x), 1)
+
+    def top_shapes(self, *bottoms: Shape) -> Sequence[Shape]:
+        batch, positions, width = _sequence(bottoms[0])
+        return [(batch, positions + 1, width)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from math import prod
 
 import torch
@@ -33,25 +34,46 @@ class MatMul(Layer):
         self.transpose_b = transpose_b
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        if a.dim() < 2 or b.dim() < 2:
-            raise LayerError(
-                f"both bottoms must have at least 2 axes, got shapes {tuple(a.shape)} and "
-                f"{tuple(b.shape)}",
-                "bottom",
-            )
+        self.check_shapes(a.shape, b.shape)
         left = a.transpose(-2, -1) if self.transpose_a else a
         right = b.transpose(-2, -1) if self.transpose_b else b
-        if left.shape[-1] != right.shape[-2]:
-            raise LayerError(
-                f"matrices of shapes {tuple(left.shape[-2:])} and {tuple(right.shape[-2:])} have "
-                "no product",
-                "bottom.1",
-            )
         return torch.matmul(left, right)
+
+    def check_shapes(self, *bottoms: Shape) -> None:
+        a, b = bottoms
+        if len(a) < 2 or len(b) < 2:
+            raise LayerError(
+                f"both bottoms must have at least 2 axes, got shapes {tuple(a)} and {tuple(b)}",
+                "bottom",
+            )
+        left, right = self._matrices(a, b)
+        if left[1] != right[0]:
+            raise LayerError(f"matrices of shapes {left} and {right} have no product", "bottom.1")
+
+    def top_shapes(self, *bottoms: Shape) -> Sequence[Shape]:
+        self.check_shapes(*bottoms)
+        left, right = self._matrices(*bottoms)
+        return [(*_repeated(*bottoms), left[0], right[1])]
+
+    def _matrices(self, a: Shape, b: Shape) -> tuple[Shape, Shape]:
+        """Rows and columns of the factors."""
+        left = (a[-1], a[-2]) if self.transpose_a else (a[-2], a[-1])
+        right = (b[-1], b[-2]) if self.transpose_b else (b[-2], b[-1])
+        return left, right
 
     def macs(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
         inner = bottoms[0][-2 if self.transpose_a else -1]
         return prod(tops[0]) * inner
+
+
+def _repeated(a: Shape, b: Shape) -> Shape:
+    """The axes before the last two, those of size 1 repeated; LayerError if they do not fit."""
+    pairs = list(zip_longest(a[-3::-1], b[-3::-1], fillvalue=1))[::-1]
+    if any(1 != first != second != 1 for first, second in pairs):
+        raise LayerError(
+            f"the axes before the last two must be equal or 1, got shapes {a} and {b}", "bottom.1"
+        )
+    return tuple(second if first == 1 else first for first, second in pairs)
 
 
 @register("CosineSimilarity")
@@ -72,13 +94,19 @@ class CosineSimilarity(Layer):
         self.eps = eps
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        if a.shape != b.shape:
+        return F.cosine_similarity(a, b, self._axis(a.shape, b.shape), self.eps)
+
+    def top_shapes(self, *bottoms: Shape) -> Sequence[Shape]:
+        shape, axis = bottoms[0], self._axis(*bottoms)
+        return [(*shape[:axis], *shape[axis + 1 :])]
+
+    def _axis(self, a: Shape, b: Shape) -> int:
+        """The axis counted from the front; LayerError for bottoms that do not fit."""
+        if a != b:
             raise LayerError(
-                f"both bottoms must have one shape, got {tuple(a.shape)} and {tuple(b.shape)}",
-                "bottom.1",
+                f"both bottoms must have one shape, got {tuple(a)} and {tuple(b)}", "bottom.1"
             )
-        axis = canonical_axis(self.axis, a.dim(), "cosine_similarity_param.axis")
-        return F.cosine_similarity(a, b, axis, self.eps)
+        return canonical_axis(self.axis, len(a), "cosine_similarity_param.axis")
 
 
 @register("Gather")
@@ -100,9 +128,14 @@ class Gather(Layer):
         self.axis = axis
 
     def forward(self, x: Tensor, indices: Tensor) -> Tensor:
-        axis = canonical_axis(self.axis, x.dim(), "gather_param.axis")
-        y = x.index_select(axis, indices.detach().reshape(-1).long())
-        return y.reshape(*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
+        (shape,) = self.top_shapes(x.shape, indices.shape)
+        y = x.index_select(self.axis, indices.detach().reshape(-1).long())
+        return y.reshape(shape)
+
+    def top_shapes(self, *bottoms: Shape) -> Sequence[Shape]:
+        x, indices = bottoms
+        axis = canonical_axis(self.axis, len(x), "gather_param.axis")
+        return [(*x[:axis], *indices, *x[axis + 1 :])]
 
     def label_range(self, bottoms: Sequence[Shape]) -> LabelRange | None:
         return LabelRange(1, bottoms[0][self.axis])

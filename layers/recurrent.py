@@ -113,31 +113,51 @@ class Recurrent(Layer):
         return layer
 
     def forward(self, x: Tensor, cont: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
-        if x.dim() < 2 or cont.shape != x.shape[:2] or prod(x.shape[2:]) != self.inputs:
-            raise LayerError(
-                f"the bottoms must have shapes (T, N, ...) with {self.inputs} inputs and (T, N), "
-                f"got {tuple(x.shape)} and {tuple(cont.shape)}",
-                "bottom.1",
-            )
-        batch = x.shape[1]
-        x = widened(x.flatten(2))
+        self.check_shapes(x.shape, cont.shape, *(blob.shape for blob in others))
+        x = widened(x.reshape(*x.shape[:2], -1))
         offset, exposed = self.bias, others
         if self.static_inputs:
             static, *rest = others
             exposed = tuple(rest)
-            if static.shape[:1] != x.shape[1:2] or static.numel() != batch * self.static_inputs:
-                raise LayerError(
-                    f"the static input must have shape ({batch}, ...) with {self.static_inputs} "
-                    f"inputs, got {tuple(static.shape)}",
-                    "bottom.2",
-                )
-            offset = linear(static.flatten(1), self.weight_static, self.bias).to(x.dtype)
+            static = static.reshape(x.shape[1], -1)
+            offset = linear(static, self.weight_static, self.bias).to(x.dtype)
         state = self._initial(exposed, x)
         output, *last = self.steps(x, offset, cont.to(x.dtype).unsqueeze(2), *state)
         if self.expose_hidden:
             return (output, *(blob.unsqueeze(0) for blob in last))
         self._carry(last)
         return (output,)
+
+    def check_shapes(self, *bottoms: Shape) -> None:
+        x, cont, *exposed = bottoms
+        if len(x) < 2 or cont != x[:2] or prod(x[2:]) != self.inputs:
+            raise LayerError(
+                f"the bottoms must have shapes (T, N, ...) with {self.inputs} inputs and (T, N), "
+                f"got {tuple(x)} and {tuple(cont)}",
+                "bottom.1",
+            )
+        batch = x[1]
+        if self.static_inputs:
+            static = exposed.pop(0)
+            if static[:1] != (batch,) or prod(static[1:]) != self.static_inputs:
+                raise LayerError(
+                    f"the static input must have shape ({batch}, ...) with {self.static_inputs} "
+                    f"inputs, got {tuple(static)}",
+                    "bottom.2",
+                )
+        state = (1, batch, self.num_output)
+        for index, shape in enumerate(exposed, len(bottoms) - len(exposed)):
+            if shape != state:
+                raise LayerError(
+                    f"an initial state must have shape {state}, got {tuple(shape)}",
+                    f"bottom.{index}",
+                )
+
+    def top_shapes(self, *bottoms: Shape) -> Sequence[Shape]:
+        self.check_shapes(*bottoms)
+        steps, batch = bottoms[0][:2]
+        exposed = len(self.states) if self.expose_hidden else 0
+        return [(steps, batch, self.num_output), *[(1, batch, self.num_output)] * exposed]
 
     def steps(self, x: Tensor, offset: Tensor, cont: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         """The output ``(T, N, num_output)`` and the last state.
@@ -167,12 +187,6 @@ class Recurrent(Layer):
         """The state before the first step, ``(N, num_output)`` each, without gradient."""
         shape = (x.shape[1], self.num_output)
         if self.expose_hidden:
-            for index, blob in enumerate(exposed):
-                if blob.shape != (1, *shape):
-                    raise LayerError(
-                        f"an initial state must have shape {(1, *shape)}, got {tuple(blob.shape)}",
-                        f"bottom.{2 + bool(self.static_inputs) + index}",
-                    )
             return [blob.detach()[0] for blob in exposed]
         found = [getattr(self, name) for name in self.states]
         same = all(

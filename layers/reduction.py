@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from ..proto import caffe_pb2
-from .base import Context, Layer, canonical_axis
+from .base import Context, Layer, Shape, canonical_axis
 from .registry import register
 
 SUM: int = caffe_pb2.ReductionParameter.SUM
@@ -51,3 +53,6 @@ class Reduction(Layer):
             axes = self.axis if self.axis + 1 == dims else tuple(range(self.axis, dims))
             x = x.mean(axes) if self.operation == MEAN else x.sum(axes)
         return x if self.coeff == 1 else x * self.coeff
+
+    def top_shapes(self, *bottoms: Shape) -> Sequence[Shape]:
+        return [bottoms[0][: self.axis]]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..proto.errors import LayerError
-from .base import exactly
-from .losses import CAFFE_LOSS_FIELDS, LossLayer, widened
+from .base import Shape, exactly
+from .losses import CAFFE_LOSS_FIELDS, LossLayer, check_counts, widened
 from .registry import register
 
 
@@ -23,16 +24,15 @@ class EuclideanLoss(LossLayer):
     idle_loss_fields = CAFFE_LOSS_FIELDS
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        if a.numel() != b.numel() or a.shape[:1] != b.shape[:1]:
-            raise LayerError(
-                f"both bottoms must have the same count, got shapes {tuple(a.shape)} and "
-                f"{tuple(b.shape)}",
-                "bottom.1",
-            )
+        if a.shape != b.shape:
+            self.check_shapes(a.shape, b.shape)
+            b = b.reshape(a.shape)
         count = max(1, a.shape[0] if a.dim() else 1)
-        b = b if a.shape == b.shape else b.reshape(a.shape)
         loss: Tensor = _HalfSquares.apply(widened(a), widened(b), 1.0 / count)
         return loss
+
+    def check_shapes(self, *bottoms: Shape) -> None:
+        check_counts(bottoms[0], bottoms[1], "both bottoms")
 
 
 class _HalfSquares(torch.autograd.Function):
@@ -74,19 +74,8 @@ class ContrastiveLoss(LossLayer):
         self.legacy_version = legacy_version
 
     def forward(self, a: Tensor, b: Tensor, similar: Tensor) -> Tensor:
-        count = a.shape[0] if a.dim() else 0
-        if a.dim() < 2 or a.shape != b.shape or a.numel() != count * a.shape[1]:
-            raise LayerError(
-                "the first two bottoms must have one shape (N, C) or (N, C, 1, 1), got "
-                f"{tuple(a.shape)} and {tuple(b.shape)}",
-                "bottom",
-            )
-        if similar.numel() != count or similar.shape[:1] != a.shape[:1]:
-            raise LayerError(
-                f"the third bottom must hold one number for each of the {count} pairs, got shape "
-                f"{tuple(similar.shape)}",
-                "bottom.2",
-            )
+        self.check_shapes(a.shape, b.shape, similar.shape)
+        count = a.shape[0]
         difference = widened(a.reshape(count, -1)) - widened(b.reshape(count, -1))
         same = similar.reshape(count).trunc() != 0
         squared = (difference * difference).sum(1)
@@ -95,6 +84,21 @@ class ContrastiveLoss(LossLayer):
         else:
             apart = torch.relu(self.margin - _Distance.apply(difference)) ** 2
         return torch.where(same, squared, apart).sum() / (2 * count)
+
+    def check_shapes(self, *bottoms: Shape) -> None:
+        a, b, similar = bottoms
+        if len(a) < 2 or a != b or prod(a[2:]) != 1:
+            raise LayerError(
+                "the first two bottoms must have one shape (N, C) or (N, C, 1, 1), got "
+                f"{tuple(a)} and {tuple(b)}",
+                "bottom",
+            )
+        if prod(similar) != a[0] or similar[:1] != a[:1]:
+            raise LayerError(
+                f"the third bottom must hold one number for each of the {a[0]} pairs, got shape "
+                f"{tuple(similar)}",
+                "bottom.2",
+            )
 
 
 class _Distance(torch.autograd.Function):

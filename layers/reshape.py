@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 
 from torch import Tensor
 
 from ..proto import caffe_pb2
 from ..proto.errors import LayerError
-from .base import Context, Layer, canonical_axis
+from .base import Context, Layer, Shape, canonical_axis
 from .registry import register
 
 
@@ -40,6 +41,10 @@ class Flatten(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.flatten(self.axis, self.end_axis)
+
+    def top_shapes(self, *bottoms: Shape) -> Sequence[Shape]:
+        (shape,), after = bottoms, self.end_axis + 1
+        return [(*shape[: self.axis], prod(shape[self.axis : after]), *shape[after:])]
 
 
 @register("Reshape")
@@ -87,24 +92,30 @@ class Reshape(Layer):
         return cls(shape, axis, param.num_axes)
 
     def forward(self, x: Tensor) -> Tensor:
-        end = x.dim() if self.num_axes == -1 else self.axis + self.num_axes
+        (shape,) = self.top_shapes(x.shape)
+        return x.reshape(shape)
+
+    def top_shapes(self, *bottoms: Shape) -> Sequence[Shape]:
+        (shape,) = bottoms
+        count = prod(shape)
+        end = len(shape) if self.num_axes == -1 else self.axis + self.num_axes
         sizes = []
         for index, size in enumerate(self.shape):
-            if size == 0 and self.axis + index >= x.dim():
+            if size == 0 and self.axis + index >= len(shape):
                 raise LayerError(
                     f"a size of 0 copies axis {self.axis + index}, which a bottom of shape "
-                    f"{tuple(x.shape)} has not",
+                    f"{tuple(shape)} has not",
                     "reshape_param.shape",
                 )
-            sizes.append(x.shape[self.axis + index] if size == 0 else size)
-        target = [*x.shape[: self.axis], *sizes, *x.shape[end:]]
+            sizes.append(shape[self.axis + index] if size == 0 else size)
+        target = [*shape[: self.axis], *sizes, *shape[end:]]
         known = prod([size for size in target if size != -1])
-        if -1 in target and known and x.numel() % known == 0:
-            target[target.index(-1)] = x.numel() // known
-        if prod(target) != x.numel():
+        if -1 in target and known and count % known == 0:
+            target[target.index(-1)] = count // known
+        if prod(target) != count:
             raise LayerError(
-                f"a bottom of shape {tuple(x.shape)} with {x.numel()} values cannot take the shape "
+                f"a bottom of shape {tuple(shape)} with {count} values cannot take the shape "
                 f"{target}",
                 "reshape_param.shape",
             )
-        return x.reshape(target)
+        return [tuple(target)]

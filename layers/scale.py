@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
 from ..proto import caffe_pb2
@@ -14,8 +12,22 @@ from .fillers import Filler, constant
 from .registry import register
 
 
+class Repeated(Layer):
+    """Base of layers whose blob or second bottom meets the axes of the bottom from ``axis``."""
+
+    bottoms = between(1, 2)
+    allows_in_place = True
+    keeps_shape = True
+
+    axis: int
+
+    def check_shapes(self, *bottoms: Shape) -> None:
+        if len(bottoms) == 2:
+            check_fit(*bottoms, self.axis)
+
+
 @register("Scale")
-class Scale(Layer):
+class Scale(Repeated):
     """y = x * weight (+ bias), the blobs repeated over the axes of x that they do not have.
 
     bottom ``(...)`` -> top of the same shape. The blobs have the ``num_axes`` (1) axes of the
@@ -27,8 +39,6 @@ class Scale(Layer):
     """
 
     message_field = "scale_param"
-    bottoms = between(1, 2)
-    allows_in_place = True
 
     weight: Tensor
     bias: Tensor
@@ -71,12 +81,9 @@ class Scale(Layer):
             return (x * weight).add_(_aligned(x, self.bias, self.axis))
         return x * weight
 
-    def top_shapes(self, *bottoms: Shape) -> Sequence[Shape] | None:
-        return bottoms if len(bottoms) == 1 else None
-
 
 @register("Bias")
-class Bias(Layer):
+class Bias(Repeated):
     """y = x + bias, the blob repeated over the axes of x that it does not have.
 
     ``axis`` and ``num_axes`` as in Scale; ``bias`` starts at 0 unless ``filler`` says otherwise. A
@@ -86,8 +93,6 @@ class Bias(Layer):
     """
 
     message_field = "bias_param"
-    bottoms = between(1, 2)
-    allows_in_place = True
 
     bias: Tensor
 
@@ -113,9 +118,6 @@ class Bias(Layer):
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         return x + _aligned(x, self.bias if bias is None else bias, self.axis)
 
-    def top_shapes(self, *bottoms: Shape) -> Sequence[Shape] | None:
-        return bottoms if len(bottoms) == 1 else None
-
 
 def _operand(
     param: caffe_pb2.ScaleParameter | caffe_pb2.BiasParameter, shapes: tuple[Shape, ...], field: str
@@ -140,10 +142,15 @@ def _operand(
 
 def _aligned(x: Tensor, operand: Tensor, axis: int) -> Tensor:
     """``operand`` with axes of 1 after it, so that its first axis meets ``axis`` of ``x``."""
-    covered = x.shape[axis : axis + operand.dim()]
-    if covered != operand.shape:
+    shape = operand.shape
+    check_fit(x.shape, shape, axis)
+    return operand.reshape((*shape, *[1] * (x.dim() - axis - len(shape))))
+
+
+def check_fit(shape: Shape, operand: Shape, axis: int) -> None:
+    """LayerError unless an operand meets axes of its own sizes from ``axis`` of a bottom."""
+    if shape[axis : axis + len(operand)] != operand:
         raise LayerError(
-            f"a blob of shape {tuple(operand.shape)} does not fit the axes from {axis} "
-            f"of a bottom of shape {tuple(x.shape)}"
+            f"a blob of shape {tuple(operand)} does not fit the axes from {axis} "
+            f"of a bottom of shape {tuple(shape)}"
         )
-    return operand.reshape(*operand.shape, *[1] * (x.dim() - axis - operand.dim()))

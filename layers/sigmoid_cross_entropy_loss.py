@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..proto import caffe_pb2
-from ..proto.errors import LayerError
-from .base import Context
+from .base import Context, Shape
 from .losses import (
     BATCH_SIZE,
     LossLayer,
+    check_counts,
     normalizer,
     read_loss_param,
     widened,
@@ -48,12 +48,7 @@ class SigmoidCrossEntropyLoss(LossLayer):
 
     def forward(self, x: Tensor, targets: Tensor) -> Tensor:
         if x.shape != targets.shape:
-            if x.numel() != targets.numel() or x.shape[:1] != targets.shape[:1]:
-                raise LayerError(
-                    f"scores and targets must have the same count, got shapes {tuple(x.shape)} and "
-                    f"{tuple(targets.shape)}",
-                    "bottom.1",
-                )
+            self.check_shapes(x.shape, targets.shape)
             targets = targets.reshape(x.shape)
         outer = x.shape[0] if x.dim() else 1
         targets = targets.detach()
@@ -73,3 +68,6 @@ class SigmoidCrossEntropyLoss(LossLayer):
             each = F.binary_cross_entropy_with_logits(widened(x), targets, reduction="none")
             total = torch.where(counted, each, 0).sum()
         return total / divisor
+
+    def check_shapes(self, *bottoms: Shape) -> None:
+        check_counts(bottoms[0], bottoms[1], "scores and targets")

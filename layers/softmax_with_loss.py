@@ -17,7 +17,6 @@ from .losses import (
     VALID,
     ClassifyingLayer,
     LossLayer,
-    check_labels,
     normalizer,
     read_loss_param,
     split_labels,
@@ -98,7 +97,7 @@ class SoftmaxWithLoss(LossLayer, ClassifyingLayer):
         sizes = x.shape
         outer, inner = prod(sizes[: self.axis]), prod(sizes[self.axis + 1 :])
         if labels.numel() != outer * inner or (labels.dim() and labels.shape[0] != sizes[0]):
-            self.top_shapes(tuple(sizes), tuple(labels.shape))  # refuses all but shares
+            self.check_shapes(sizes, labels.shape)  # refuses all but shares
             return self._with_shares(x, labels)
         # Torch is several times faster where the classes are the last axis.
         places = (inner,) if inner > 1 else ()
@@ -131,17 +130,16 @@ class SoftmaxWithLoss(LossLayer, ClassifyingLayer):
         loss = _LogLoss.apply(scores, index, counted, divisor)
         return loss
 
-    def top_shapes(self, *bottoms: Shape) -> Sequence[Shape]:
+    def check_shapes(self, *bottoms: Shape) -> None:
         scores, labels = bottoms
         if labels and scores[0] != labels[0]:
             raise LayerError(
-                f"scores and labels must have the same first axis, got shapes {scores} "
-                f"and {labels}",
+                f"scores and labels must have the same first axis, got shapes {tuple(scores)} "
+                f"and {tuple(labels)}",
                 "bottom.1",
             )
         if not self._shares(scores, labels):
-            check_labels(scores, labels, self.axis)
-        return [(), scores] if self.with_softmax else [()]
+            super().check_shapes(scores, labels)
 
     def _shares(self, scores: Shape, labels: Shape) -> bool:
         """Whether ``labels`` are shares of each class."""

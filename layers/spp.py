@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import prod
+
 import torch
 from torch import Tensor
 
 from ..proto import caffe_pb2
 from ..proto.errors import LayerError
-from .base import TRAIN, Context, Layer
+from .base import TRAIN, Context, Layer, Shape
 from .pooling import Grid, make_grid, pooled
 from .registry import register
 
@@ -53,15 +56,23 @@ class SPP(Layer):
             )
         return make_grid((height, width), kernel, kernel, pad)
 
-    def forward(self, x: Tensor) -> Tensor:
-        if x.dim() != 4:
+    def grids(self, shape: Shape) -> list[Grid]:
+        """The windows of all levels over a bottom of ``shape``."""
+        if len(shape) != 4:
             raise LayerError(
-                f"the bottom must have 4 axes (N, C, H, W), got shape {tuple(x.shape)}", "bottom"
+                f"the bottom must have 4 axes (N, C, H, W), got shape {tuple(shape)}", "bottom"
             )
-        levels = [
-            pooled(x, self.grid(number, x.shape[2], x.shape[3]), self.pool, self.sampling)
-            for number in range(self.pyramid_height)
-        ]
+        return [self.grid(number, shape[2], shape[3]) for number in range(self.pyramid_height)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        levels = [pooled(x, grid, self.pool, self.sampling) for grid in self.grids(x.shape)]
         if self.pyramid_height == 1:
             return levels[0]
         return torch.cat([level.flatten(1) for level in levels], 1)
+
+    def top_shapes(self, *bottoms: Shape) -> Sequence[Shape]:
+        bins = [grid.out for grid in self.grids(bottoms[0])]
+        batch, channels = bottoms[0][:2]
+        if self.pyramid_height == 1:
+            return [(batch, channels, *bins[0])]
+        return [(batch, channels * sum(map(prod, bins)))]

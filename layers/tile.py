@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import torch
 from torch import Tensor
 
 from ..proto import caffe_pb2
 from ..proto.errors import LayerError
-from .base import Context, Layer, canonical_axis, exactly
+from .base import Context, Layer, Shape, canonical_axis, exactly
 from .registry import register
 
 
@@ -35,6 +37,10 @@ class Tile(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([x] * self.tiles, self.axis)
+
+    def top_shapes(self, *bottoms: Shape) -> Sequence[Shape]:
+        (shape,), axis = bottoms, self.axis
+        return [(*shape[:axis], shape[axis] * self.tiles, *shape[axis + 1 :])]
 
 
 @register("Crop")
@@ -69,21 +75,30 @@ class Crop(Layer):
         return cls(axis, offset)
 
     def forward(self, x: Tensor, reference: Tensor) -> Tensor:
-        if x.dim() != reference.dim():
-            raise LayerError(
-                f"both bottoms must have the same number of axes, got shapes {tuple(x.shape)} and "
-                f"{tuple(reference.shape)}",
-                "bottom.1",
-            )
-        for axis in range(self.axis, x.dim()):
-            size = reference.shape[axis]
-            index = axis - self.axis if len(self.offset) > 1 else 0
-            start = self.offset[index] if self.offset else 0
-            if start + size > x.shape[axis]:
-                raise LayerError(
-                    f"a crop of {size} from {start} reaches beyond axis {axis}, "
-                    f"which has {x.shape[axis]}",
-                    "crop_param.offset",
-                )
+        for axis, start, size in self._windows(x.shape, reference.shape):
             x = x.narrow(axis, start, size)
         return x
+
+    def top_shapes(self, *bottoms: Shape) -> Sequence[Shape]:
+        sizes = [size for _, _, size in self._windows(*bottoms)]
+        return [(*bottoms[0][: self.axis], *sizes)]
+
+    def _windows(self, shape: Shape, reference: Shape) -> Iterator[tuple[int, int, int]]:
+        """Axis, start and size of each cut; LayerError for what lies outside of ``shape``."""
+        if len(shape) != len(reference):
+            raise LayerError(
+                f"both bottoms must have the same number of axes, got shapes {tuple(shape)} and "
+                f"{tuple(reference)}",
+                "bottom.1",
+            )
+        for axis in range(self.axis, len(shape)):
+            size = reference[axis]
+            index = axis - self.axis if len(self.offset) > 1 else 0
+            start = self.offset[index] if self.offset else 0
+            if start + size > shape[axis]:
+                raise LayerError(
+                    f"a crop of {size} from {start} reaches beyond axis {axis}, "
+                    f"which has {shape[axis]}",
+                    "crop_param.offset",
+                )
+            yield axis, start, size

@@ -96,21 +96,10 @@ class WholeSequences(Layer):
         )
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        if x.dim() < 2 or prod(x.shape[2:]) != self.inputs:
-            raise LayerError(
-                f"the bottom must have shape (T, N, ...) with {self.inputs} inputs, "
-                f"got {tuple(x.shape)}",
-                "bottom",
-            )
+        self.check_shapes(*(each.shape for each in (x, lengths) if each is not None))
         x = x.reshape(*x.shape[:2], -1)
         if lengths is None:
             return self._read(x)
-        if lengths.numel() != x.shape[1]:
-            raise LayerError(
-                f"there must be one length for each of the {x.shape[1]} sequences, got shape "
-                f"{tuple(lengths.shape)}",
-                "bottom.1",
-            )
         ends = lengths.detach().reshape(1, -1).long().clamp(max=x.shape[0])
         steps = torch.arange(x.shape[0], device=x.device).unsqueeze(1)
         within = steps < ends
@@ -119,6 +108,24 @@ class WholeSequences(Layer):
         else:
             y = self._read(x)
         return torch.where(within.unsqueeze(2), y, 0)
+
+    def check_shapes(self, *bottoms: Shape) -> None:
+        x, *lengths = bottoms
+        if len(x) < 2 or prod(x[2:]) != self.inputs:
+            raise LayerError(
+                f"the bottom must have shape (T, N, ...) with {self.inputs} inputs, got {tuple(x)}",
+                "bottom",
+            )
+        if lengths and prod(lengths[0]) != x[1]:
+            raise LayerError(
+                f"there must be one length for each of the {x[1]} sequences, got shape "
+                f"{tuple(lengths[0])}",
+                "bottom.1",
+            )
+
+    def top_shapes(self, *bottoms: Shape) -> Sequence[Shape]:
+        self.check_shapes(*bottoms)
+        return [(*bottoms[0][:2], self.num_output * (1 + self.bidirectional))]
 
     def _read(self, x: Tensor) -> Tensor:
         """All layers and directions at once, over sequences that fill all steps."""

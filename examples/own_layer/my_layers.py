@@ -12,6 +12,7 @@ class Mish2(Layer):
     """y = x * tanh(softplus(beta * x))."""
 
     allows_in_place = True
+    keeps_shape = True
 
     def __init__(self, beta: float = 1.0) -> None:
         super().__init__()

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...proto.folders import home
+from ...proto.folders import Cache
 
 logger = logging.getLogger(__name__)
 
@@ -199,7 +199,7 @@ def _compiled(library: str, program: str, defined: Sequence[str]) -> Path:
     known = [*flags, _version(program), platform.machine(), repr(torch.cpu.get_capabilities())]
     texts = [each.read_text() for each in (source, *sorted(SOURCES.glob("*.h")))]
     digest = hashlib.sha256("\0".join([*known, *texts]).encode()).hexdigest()
-    target = home() / "native" / f"{library}-{digest[:20]}.so"
+    target = Cache.NATIVE.make() / f"{library}-{digest[:20]}.so"
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         logger.info("compiling %s for this processor, once", source.name)

@@ -66,24 +66,6 @@ def test_nothing_is_allocated_before_materialize(case: LayerCase) -> None:
 
 
 @every_case
-def test_inferred_shapes_are_the_real_ones(case: LayerCase) -> None:
-    inferred = case.build().infer([torch.empty(shape, device="meta") for shape in case.bottoms])
-    inputs = case.inputs()
-    if case.type == "Filter":  # the number of chosen items is known with the data only
-        inputs[-1] = torch.ones_like(inputs[-1])
-    real = as_tuple(case.ready()(*inputs))
-    assert len(real) == case.tops
-    assert [top.shape for top in inferred] == [top.shape for top in real]
-
-
-@every_case
-def test_stated_shapes_are_those_of_forward(case: LayerCase) -> None:
-    layer, bottoms = case.build(), [torch.empty(s, device="meta") for s in case.bottoms]
-    stated = [tuple(top.shape) for top in layer.infer(bottoms)]
-    assert stated == [tuple(top.shape) for top in as_tuple(layer(*bottoms))]
-
-
-@every_case
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_tops_have_the_type_of_the_bottoms(case: LayerCase, dtype: torch.dtype) -> None:
     tops = as_tuple(case.ready(dtype)(*case.inputs(dtype)))

@@ -36,6 +36,15 @@ NET = (
 )
 
 
+LSTM = """
+layer { name: "in" type: "Input" top: "x" top: "cont"
+  input_param { shape { dim: [4, 2, 3] } shape { dim: [4, 2] } } }
+layer { name: "lstm" type: "LSTM" bottom: "x" bottom: "cont" top: "h"
+  recurrent_param { num_output: 5 weight_filler { type: "xavier" } } }
+layer { name: "sum" type: "Reduction" bottom: "h" top: "sum" loss_weight: 1 }
+"""
+
+
 def definition(batch: int = 0) -> caffe_pb2.NetParameter:
     return batched(parse(NET, caffe_pb2.NetParameter).message, "TRAIN", batch)
 
@@ -120,3 +129,9 @@ def test_inference_needs_less_than_training() -> None:
 def test_largest_batch_is_where_the_line_meets_the_limit() -> None:
     assert largest_batch([(10, 150), (20, 250)], 1050) == 100
     assert largest_batch([(10, 150), (20, 250)], 40) == 0
+
+
+def test_an_lstm_is_predicted_though_its_steps_depend_on_data() -> None:
+    message = parse(LSTM, caffe_pb2.NetParameter).message
+    need = predict(batched(message, "TRAIN", 0), "TRAIN", Execution())
+    assert need.peak > need.parameters > 0
