@@ -18,6 +18,7 @@ from ...proto.errors import DataError, LayerError
 from ..base import Context, Shape, at_least
 from ..registry import register
 from ..source import DataSource
+from .buffers import uploaded
 from .counter_random import Purpose, named_seed, permutation
 from .lists import read_lines
 from .shapes import positive
@@ -105,7 +106,7 @@ class HDF5Data(DataSource):
             if self._row == len(loaded.numbers):
                 self._next_file()
         self._keys = tuple(keys)
-        return tuple(torch.from_numpy(top).to(device) for top in tops)
+        return tuple(uploaded(torch.from_numpy(top), device) for top in tops)
 
     @property
     def last_keys(self) -> tuple[str, ...]:
