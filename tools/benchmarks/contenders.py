@@ -19,6 +19,7 @@ from ...proto import caffe_pb2
 from ...proto.files import read_net
 from ...proto.positions import Document
 from ...solvers import Solver, loop
+from ...solvers.hooks.signals import Signals
 from . import nets, peers, twin
 
 RATE, MOMENTUM, DECAY = 1e-4, 0.9, 5e-4
@@ -107,6 +108,9 @@ class Ours:
             )
             self.solver = Solver(solver, device=course.device)
             self.net = self.solver.net
+            for hook in self.solver.hooks:
+                if not isinstance(hook, Signals):  # a worker ends when it is told to
+                    hook.before_train(self.solver)
         else:
             execution = Execution(**dict(course.settings))
             net = Net(document, "TEST", device=course.device, execution=execution)
