@@ -335,13 +335,8 @@ def bench_alexnet(folder: Path, args: argparse.Namespace) -> None:
     for name, text in sources.items():
         net = parse(f'layer {{ name: "data" top: "data" top: "label" {text} }}', NetParameter)
         net.message.layer.extend(body)
-        parameters = SolverParameter(
-            base_lr=0.001,
-            lr_policy="fixed",
-            max_iter=10**6,
-            snapshot_after_train=False,
-            precision=args.precision,
-        )
+        fields = 'base_lr: 0.001 lr_policy: "fixed" max_iter: 1000000 snapshot_after_train: false '
+        parameters = parse(f"{fields} precision: {args.precision}", SolverParameter).message
         parameters.net_param.CopyFrom(net.message)
         solvers[name] = Solver(Document(parameters), device=device)
         solvers[name].step(args.steps)
