@@ -13,7 +13,7 @@ from ..proto.errors import LayerError
 from .base import Context, Layer, Shape, between, exactly
 from .native import recurrent
 from .recurrent import Recurrent, told_whole
-from .recurrent_steps import LSTMSteps, run
+from .recurrent_steps import LSTMSteps, keeps_for_backward, run
 from .registry import register
 from .whole_sequences import WholeSequences
 
@@ -71,7 +71,8 @@ class LSTM(Recurrent):
         weights = [_exchanged(blob) for blob in (self.weight_x, self.weight_h, self.bias)]
         weights.append(torch.zeros_like(self.bias))
         start = self._begin(cont, hidden, cell)
-        output, hidden, cell = torch.lstm(x, start, weights, True, 1, 0.0, False, False, False)
+        arguments = (True, 1, 0.0, keeps_for_backward(), False, False)
+        output, hidden, cell = torch.lstm(x, start, weights, *arguments)
         # Kernels of fewer bits must not change the type of what is carried over.
         return output.to(x.dtype), hidden[0].detach().to(x.dtype), cell[0].detach().to(x.dtype)
 

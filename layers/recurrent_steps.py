@@ -22,6 +22,12 @@ _sigmoid_slope = torch.ops.aten.sigmoid_backward
 _tanh_slope = torch.ops.aten.tanh_backward
 
 
+def keeps_for_backward() -> bool:
+    """What torch's own recurrent kernels are told of training: cuDNN's refuse a backward pass after
+    a forward pass that was none of it. Besides that it only turns dropout on."""
+    return torch.is_grad_enabled()
+
+
 def run(
     function: type[torch.autograd.Function],
     x: Tensor,

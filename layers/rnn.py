@@ -8,7 +8,7 @@ from torch import Tensor
 from .fillers import Filler
 from .native import products
 from .recurrent import Recurrent, told_whole
-from .recurrent_steps import TanhSteps, run
+from .recurrent_steps import TanhSteps, keeps_for_backward, run
 from .registry import register
 
 
@@ -59,7 +59,8 @@ class RNN(Recurrent):
         if self.whole_sequences and x.device.type not in ("cpu", "meta"):
             weights = [self.weight_x, self.weight_h, self.bias, torch.zeros_like(self.bias)]
             (start,) = self._begin(cont, *state)
-            hidden, last = torch.rnn_tanh(x, start, weights, True, 1, 0.0, False, False, False)
+            arguments = (True, 1, 0.0, keeps_for_backward(), False, False)
+            hidden, last = torch.rnn_tanh(x, start, weights, *arguments)
             hidden, last = hidden.to(x.dtype), last[0].detach().to(x.dtype)
         else:
             hidden, last = run(TanhSteps, x, self.weight_x, offset, cont, self.weight_h, *state)

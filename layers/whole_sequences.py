@@ -15,6 +15,7 @@ from ..proto.errors import LayerError
 from . import fillers
 from .base import TRAIN, Context, LabelRange, Layer, Shape
 from .fillers import Filler
+from .recurrent_steps import keeps_for_backward
 from .registry import register
 
 
@@ -154,7 +155,8 @@ class WholeSequences(Layer):
         """Torch's kernel, from a state of zeros."""
         state = x.new_zeros(layers * (1 + bidirectional), x.shape[1], self.num_output)
         dropout = self.dropout_ratio if layers > 1 else 0.0
-        arguments = (True, layers, dropout, dropout > 0, bidirectional, False)
+        training = dropout > 0 or keeps_for_backward()
+        arguments = (True, layers, dropout, training, bidirectional, False)
         return self.kernel(x, state, weights, arguments)
 
     def kernel(

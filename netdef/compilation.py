@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..proto.folders import Cache
 from .execution import Execution
@@ -19,7 +20,8 @@ CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 def compiled(
     function: Callable[..., Any], execution: Execution, frozen: bool = False
 ) -> Callable[..., Any] | None:
-    """``function`` through torch.compile, if asked for; where that fails it runs as it is.
+    """``function``, which gives blobs and a loss, through torch.compile, if asked for; where that
+    fails it runs as it is.
 
     What is compiled is kept in the folder ``compiled`` of CORTADO_HOME, unless the environment
     names another. ``frozen``: in passes without gradients, weights become constants that the
@@ -38,7 +40,8 @@ def compiled(
         if not failed:
             try:
                 with config.patch(freezing=frozen):
-                    return fast(*arguments)
+                    found = fast(*arguments)
+                return _kept(*found) if execution.cuda_graphs else found
             except Exception as error:  # the compilers behind it raise many kinds
                 failed = True
                 reason = str(error).strip().partition("\n")[0]
@@ -46,6 +49,11 @@ def compiled(
         return function(*arguments)
 
     return run
+
+
+def _kept(blobs: Mapping[str, Tensor], loss: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    """Copies of what a recorded graph gave: the next run of the graph writes there again."""
+    return {name: blob.clone() for name, blob in blobs.items()}, loss.clone()
 
 
 def _keep_what_is_compiled() -> None:

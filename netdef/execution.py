@@ -65,16 +65,25 @@ class Execution:
         """Whether products run in less than float32, on tensor cores where there are any."""
         return self.precision in (TF32, BF16, FP16)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type that products are computed in (TF32 is float32 to whoever looks at it)."""
+        return _DTYPES.get(self.precision, torch.float32)
+
     @contextlib.contextmanager
     def context(self, device: torch.device) -> Iterator[None]:
-        """Under which passes run: autocast, or TF32 products."""
+        """Under which passes run: autocast, and on a GPU whether products may be of TF32.
+
+        The latter is a setting of the process and stays, because backward looks at it as well.
+        Torch's own default lets convolutions and recurrent layers round.
+        """
+        if device.type == "cuda":
+            torch.backends.cuda.matmul.allow_tf32 = self.precision == TF32
+            torch.backends.cudnn.allow_tf32 = self.precision == TF32
         if self.precision in _DTYPES:
             with torch.autocast(device.type, _DTYPES[self.precision]):
                 yield
             return
-        if self.precision == TF32:
-            torch.backends.cuda.matmul.allow_tf32 = True
-            torch.backends.cudnn.allow_tf32 = True
         yield
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from . import passes
-from .execution import BF16, FP32, Execution
+from .execution import Execution
 from .steps import Step
 
 
@@ -40,7 +40,8 @@ def _version(tensor: Tensor) -> int:
 
 
 class Inference:
-    """Steps that hold copies of the weights: normalisation folded in, and prepacked on a CPU.
+    """Steps that hold copies of the weights: normalisation folded in, prepacked on a CPU, otherwise
+    of 16 bits where products are.
 
     For a compiler they consist of plain operations.
     """
@@ -56,6 +57,10 @@ class Inference:
     ) -> None:
         self.watch = Watch(layers)
         self.steps = passes.fold_batch_norm(steps, outputs)
-        dtype = {FP32: torch.float32, BF16: torch.bfloat16}.get(execution.precision)
-        if prepack and not execution.compile and dtype is not None and passes.packs(dtype):
+        if execution.compile:
+            return
+        dtype = execution.dtype
+        if prepack and dtype != torch.float16 and passes.packs(dtype):
             self.steps = passes.prepack(self.steps, outputs, dtype)
+        elif dtype != torch.float32:
+            self.steps = passes.narrow(self.steps, dtype)

@@ -7,7 +7,7 @@ there is the rate per second of processor time, which other users of the machine
   raw      raw 3x256x256 records, crop 227, mirror, mean; a DataLoader over the same LMDB
   jpeg     JPEG of 500x375, shorter side to 256, crop 224, mirror, mean; ImageFolder + DataLoader
   convert  convert_imageset on one thread and on all cores
-  alexnet  steps of AlexNet from an LMDB and from DummyData
+  alexnet  steps of AlexNet (or another --net) from an LMDB and from DummyData
 
 With --caffe PROGRAM (the binary of Caffe, or a script that runs it) raw and jpeg are compared with
 Caffe's Data layer too: the same layer and database under "caffe time", in turn with ours.
@@ -26,9 +26,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
-import lmdb
 import numpy as np
 import psutil
 import torch
@@ -82,7 +82,8 @@ def crops(count: int, height: int, width: int) -> list[np.ndarray]:
 
 
 def write_raw(path: Path, count: int) -> None:
-    images = crops(256, 256, 256)
+    # Nothing is decoded, so it does not matter what they show.
+    images = np.random.default_rng(0).integers(0, 256, (64, 256, 256, 3), np.uint8)
     with LmdbWriter(path) as writer:
         for number in range(count):
             pixels = images[number % len(images)].transpose(2, 0, 1).tobytes()
@@ -113,13 +114,15 @@ class Reader(Dataset):
 
     def __init__(self, path: str, count: int, crop: int, mean: np.ndarray | None) -> None:
         self.path, self.count, self.crop, self.mean = path, count, crop, mean
-        self.transaction: lmdb.Transaction | None = None
+        self.transaction: Any = None
 
     def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
         if self.transaction is None:
+            import lmdb
+
             cv2.setNumThreads(0)
             self.transaction = lmdb.open(self.path, readonly=True, lock=False).begin()
         record = self.transaction.get(b"%08d" % index)
@@ -318,7 +321,8 @@ def bench_alexnet(folder: Path, args: argparse.Namespace) -> None:
     size, device = args.size, f"cuda:{args.gpu}" if args.gpu else "cpu"
     sources = {
         "LMDB": 'type: "Data" transform_param { crop_size: 227 mirror: true mean_value: 110 } '
-        f'data_param {{ source: "{folder / "alexnet"}" backend: LMDB batch_size: {size} }}',
+        f'data_param {{ source: "{folder / "alexnet"}" backend: LMDB batch_size: {size} '
+        f"prefetch: {max(4, args.threads)} }}",
         "DummyData": f'type: "DummyData" dummy_data_param {{ shape {{ dim: {size} dim: 3 dim: 227 '
         f"dim: 227 }} shape {{ dim: {size} }} }}",
     }
@@ -331,28 +335,28 @@ def bench_alexnet(folder: Path, args: argparse.Namespace) -> None:
     for name, text in sources.items():
         net = parse(f'layer {{ name: "data" top: "data" top: "label" {text} }}', NetParameter)
         net.message.layer.extend(body)
-        parameters = SolverParameter(
-            base_lr=0.001, lr_policy="fixed", max_iter=10**6, snapshot_after_train=False
-        )
+        fields = 'base_lr: 0.001 lr_policy: "fixed" max_iter: 1000000 snapshot_after_train: false '
+        parameters = parse(f"{fields} precision: {args.precision}", SolverParameter).message
         parameters.net_param.CopyFrom(net.message)
         solvers[name] = Solver(Document(parameters), device=device)
-        solvers[name].step(2)
+        solvers[name].step(args.steps)
     seconds: dict[str, list[float]] = {name: [] for name in solvers}
     used: dict[str, list[float]] = {name: [] for name in solvers}
     for _ in range(args.repeats):
         for name, solver in solvers.items():
             started, before = time.perf_counter(), processor_seconds()
-            solver.step(2)
+            solver.step(args.steps)
             if args.gpu:
                 torch.cuda.synchronize(device)
-            seconds[name].append((time.perf_counter() - started) / 2)
-            used[name].append((processor_seconds() - before) / 2)
+            seconds[name].append((time.perf_counter() - started) / args.steps)
+            used[name].append((processor_seconds() - before) / args.steps)
     for what, found in (("by the clock", seconds), ("of processor time", used)):
         ratios = [a / b for a, b in zip(*found.values(), strict=True)]
         middle = {name: 1000 * statistics.median(each) for name, each in found.items()}
+        lmdb, made_up = (f"{middle[name]:.1f} ms from {name}" for name in sources)
         print(
-            f"AlexNet {size} x 227, a step {what}: {middle['LMDB']:.0f} ms from the LMDB, "
-            f"{middle['DummyData']:.0f} ms from DummyData; ratio {statistics.median(ratios):.3f} "
+            f"{Path(args.net).parent.name} {size} x 227, a step {what}: {lmdb}, {made_up}; "
+            f"ratio {statistics.median(ratios):.3f} "
             f"({min(ratios):.3f} to {max(ratios):.3f}, {args.repeats} pairs)"
         )
 
@@ -374,11 +378,17 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=12)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--caffe", metavar="PROGRAM", help="raw, jpeg: compare with Caffe's layer")
-    parser.add_argument(
-        "--net", default="model_zoo/bvlc_alexnet/net.prototxt", help="alexnet: the net"
-    )
+    net = Path(__file__).resolve().parent.parent / "model_zoo" / "bvlc_alexnet" / "net.prototxt"
+    parser.add_argument("--net", default=str(net), help="alexnet: the net")
     parser.add_argument("--size", type=int, default=16, help="alexnet: images a step")
     parser.add_argument("--gpu", default="", help="alexnet: number of a GPU; the CPU without it")
+    parser.add_argument("--precision", default="FP32", help="alexnet: as the solver's field")
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=2,
+        help="alexnet: a turn; more than are prepared ahead, on GPUs",
+    )
     args = parser.parse_args()
     torch.set_num_threads(1)
     for name in args.what:

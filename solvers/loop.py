@@ -106,6 +106,8 @@ def make_pass(solver: Solver, index: int) -> Pass:
         solver.clear_gradients()
     if loss.requires_grad:
         (loss if solver.scaler is None else solver.scaler.scaled(loss)).backward()
+        if index == 0 and solver.execution.cuda_graphs and solver.parameters.iter_size > 1:
+            solver.updater.keep_gradients()
     detached = {name: output.detach() for name, output in outputs.items()}
     return Pass(solver.iteration, index, loss.detach(), detached, evidence)
 

@@ -10,7 +10,7 @@ import torch
 
 from ..netdef import Net
 from ..proto.errors import ConfigError, Fault, SnapshotError
-from . import checks, policies
+from . import checks, diagnosis, policies
 from .requirements import SolverDocument, place
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def capture(solver: Solver) -> dict[str, Any]:
         "digest": digest(solver),
         "override": list(solver.parameters.override),
         "sources": [_positions(net) for net in (solver.net, *solver.test_nets)],
-        "generators": _generators(),
+        "generators": _generators(solver.device),
         "scaler": None if solver.scaler is None else solver.scaler.state_dict(),
         "hooks": {hook.name: hook.state_dict() for hook in solver.hooks if hook.name},
     }
@@ -50,7 +50,7 @@ def release(solver: Solver, state: dict[str, Any], origin: str) -> None:
             step.source.seed(solver.seed)
             if step.name in positions:
                 step.source.load_state_dict(positions[step.name])
-    _set_generators(state["generators"])
+    _set_generators(state["generators"], solver.device)
     if solver.scaler is not None and state.get("scaler"):
         solver.scaler.load_state_dict(state["scaler"])
     for hook in solver.hooks:
@@ -62,20 +62,18 @@ def _positions(net: Net) -> dict[str, Any]:
     return {step.name: step.source.state_dict() for step in net.sources}
 
 
-def _generators() -> dict[str, str]:
-    states = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        states["cuda"] = torch.cuda.get_rng_state()
+def _generators(device: torch.device) -> dict[str, str]:
+    states = diagnosis.generator_states(device)
     return {name: base64.b64encode(s.numpy().tobytes()).decode() for name, s in states.items()}
 
 
-def _set_generators(states: dict[str, str]) -> None:
+def _set_generators(states: dict[str, str], device: torch.device) -> None:
     for name, text in states.items():
         state = torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.uint8)
         if name == "cpu":
             torch.set_rng_state(state)
-        elif torch.cuda.is_available():
-            torch.cuda.set_rng_state(state)
+        elif device.type == "cuda":
+            torch.cuda.set_rng_state(state, device)
 
 
 #: Solver fields that do not change what weights an iteration leads to (max_iter does where the

@@ -109,6 +109,13 @@ class Updater:
         for tensor in self._sources:
             tensor.grad = None
 
+    def keep_gradients(self) -> None:
+        """Take memory of their own for the gradients, which a recorded CUDA graph has left in its
+        own: its next run would write over them, not add."""
+        for tensor in self._sources:
+            if tensor.grad is not None:
+                tensor.grad = tensor.grad.clone()
+
     def gradients(self) -> Tensors:
         """The gradients there are, of all parameters that have one."""
         return [tensor.grad for tensor in self._sources if tensor.grad is not None]

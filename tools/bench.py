@@ -75,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
     from .benchmarks import probe
     from .benchmarks.contenders import Course
     from .benchmarks.nets import BATCHES
+    from .benchmarks.race import RaceError
 
     if args.caffe and args.clock == "cpu":
         raise ConfigError("--caffe can be timed by the wall's clock only, not with --clock cpu")
@@ -82,21 +83,32 @@ def run(args: argparse.Namespace) -> int:
     settings = settings_of(args)
     limit = probe.ceiling(where, args.precision, args.clock)
     print(f"{_machine(where)}; ceiling {limit:,.0f} GFLOP/s at {args.precision}")
-    found = []
-    for name in args.nets or list(BATCHES):
+    names = args.nets or list(BATCHES)
+    for name in names:
         if not Path(name).is_file():
             index.find(name)  # refuses a name that the zoo does not have
+    found: list[Mapping[str, Any]] = []
+    failed = []
+    for name in names:
         for phase in ("train", "test") if args.phase == "both" else (args.phase,):
             usual = (0,) if phase == "train" or Path(name).is_file() else INFERENCE_BATCHES
             for batch in args.batch or usual:
                 course = Course(name, batch, phase == "train", where, args.precision, settings)
-                found.append(_one(course, args, limit))
+                try:
+                    found.append(_one(course, args, limit))
+                except RaceError as error:  # the other races are worth having
+                    print(f"  failed: {error}")
+                    failed.append(name)
+                    continue
+                if args.json:
+                    report = {"machine": _machine(where), "ceiling": limit, "races": found}
+                    Path(args.json).write_text(json.dumps(report, indent=1))
     for training in (True, False):
         if line := _means(found, training):
             print(line)
-    if args.json:
-        Path(args.json).write_text(
-            json.dumps({"machine": _machine(where), "ceiling": limit, "races": found}, indent=1)
+    if failed:
+        raise RaceError(
+            f"bench: {len(failed)} of {len(failed) + len(found)} races failed: {', '.join(failed)}"
         )
     return 0
 

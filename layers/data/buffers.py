@@ -8,6 +8,15 @@ from collections import defaultdict, deque
 import numpy as np
 import torch
 from numpy.typing import DTypeLike, NDArray
+from torch import Tensor
+
+
+def uploaded(values: Tensor, device: torch.device) -> Tensor:
+    """``values``, which are on the host, on ``device``. A GPU is not waited for: it copies from
+    page-locked memory, which torch keeps until that is done."""
+    if device.type != "cuda":
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)
 
 
 class BufferPool:

@@ -14,6 +14,7 @@ from ..base import Context, Shape, at_least
 from ..fillers import Filler, from_message
 from ..registry import register
 from ..source import DataSource
+from .buffers import uploaded
 from .counter_random import Purpose, named_seed, word
 from .shapes import checked, per_top, shape_of
 
@@ -87,8 +88,10 @@ class DummyData(DataSource):
     def _top(self, index: int, device: torch.device) -> Tensor:
         if not self._constant[index]:
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(word(self._seed, Purpose.FILL, self._batches, index) >> 1)
-                return self._fill(index).to(device)
+                # The host's generator alone: torch.manual_seed would set those of GPUs as well.
+                seed = word(self._seed, Purpose.FILL, self._batches, index) >> 1
+                torch.default_generator.manual_seed(seed)
+                return uploaded(self._fill(index), device)
         if (index, device) not in self._filled:
             self._filled[index, device] = self._fill(index).to(device)
         return self._filled[index, device]

@@ -22,6 +22,7 @@ from ...proto.atomic import TEMPORARY_SUFFIX
 from ...proto.errors import DataError, ResourceError
 from ..base import Shape
 from ..source import DataSource, NumberedSource
+from .buffers import uploaded
 
 _INDEX = "blobs.json"
 _VERSION = 1
@@ -137,9 +138,8 @@ class StoredFeatures(DataSource):
     def next(self, device: torch.device) -> tuple[Tensor, ...]:
         epochs, places = self.original.advance()
         rows = epochs % self._variants * self._records + places
-        return tuple(
-            torch.from_numpy(self.features.take(rows, name)).to(device) for name in self._names
-        )
+        taken = (torch.from_numpy(self.features.take(rows, name)) for name in self._names)
+        return tuple(uploaded(each, device) for each in taken)
 
     @property
     def records(self) -> int | None:

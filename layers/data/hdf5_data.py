@@ -17,6 +17,7 @@ from ...proto.errors import DataError, LayerError
 from ..base import Context, Shape, at_least
 from ..registry import register
 from ..source import NumberedSource, Variation
+from .buffers import uploaded
 from .counter_random import Purpose, named_seed, permutation
 from .hdf5_reader import read_rows, row_count, row_shape
 from .lists import read_lines
@@ -117,7 +118,7 @@ class HDF5Data(NumberedSource):
                 top[part.places] = values[part.taken]
             keys += self._names(part)
         self._keys = tuple(keys)
-        return tuple(torch.from_numpy(top).to(device) for top in tops)
+        return tuple(uploaded(torch.from_numpy(top), device) for top in tops)
 
     def _names(self, part: _Part) -> list[str]:
         return [f"{self._files[part.turn.file]}:{number}" for number in part.numbers.tolist()]

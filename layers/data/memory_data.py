@@ -14,6 +14,7 @@ from ...proto.errors import DataError
 from ..base import Context, exactly
 from ..registry import register
 from ..source import DataSource
+from .buffers import uploaded
 from .shapes import checked, positive
 
 _SIZES = ("batch_size", "channels", "height", "width")
@@ -74,7 +75,7 @@ class MemoryData(DataSource):
         self._start = part.stop % len(self._data)
         self._keys = tuple(map(str, range(part.start, part.stop)))
         # Clones, because what is done to a batch in place must not change the data.
-        return self._data[part].clone().to(device), self._labels[part].clone().to(device)
+        return tuple(uploaded(each[part].clone(), device) for each in (self._data, self._labels))
 
     @property
     def last_keys(self) -> tuple[str, ...]:

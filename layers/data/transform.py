@@ -112,7 +112,7 @@ class Transform:
         self._mean_name = mean_name
         self._mean_values = tuple(np.float32(value) for value in mean_values)
         self._constant = np.empty(0, np.float32)
-        self._device_means: dict[torch.device, Tensor] = {}
+        self._sent: dict[tuple[str, torch.device], Tensor] = {}
 
     @classmethod
     def from_message(cls, message: caffe_pb2.TransformationParameter, phase: int) -> Transform:
@@ -277,7 +277,7 @@ class Transform:
             return batch
         if len(self._scales) == 1:
             return batch.mul_(float(self._scales[0]))
-        return batch.mul_(torch.from_numpy(self._scales).view(-1, 1, 1).to(batch.device))
+        return batch.mul_(self._on(pixels.device, "scale", self._scales.reshape(-1, 1, 1)))
 
     def _mean(self, window: Window, shape: tuple[int, ...]) -> NDArray[np.float32] | None:
         """What is subtracted from the window: that of the mean image is mirrored as the pixels."""
@@ -301,15 +301,19 @@ class Transform:
         return constant
 
     def _mean_on(self, device: torch.device) -> Tensor | None:
-        if device not in self._device_means:
-            if self._mean_image is not None:
-                mean = torch.from_numpy(self._mean_image)
-            elif self._mean_values:
-                mean = torch.tensor([float(value) for value in self._mean_values]).view(-1, 1, 1)
-            else:
-                return None
-            self._device_means[device] = mean.to(device)
-        return self._device_means[device]
+        if self._mean_image is not None:
+            return self._on(device, "mean", self._mean_image)
+        if not self._mean_values:
+            return None
+        return self._on(device, "mean", np.array(self._mean_values, np.float32).reshape(-1, 1, 1))
+
+    def _on(self, device: torch.device, name: str, values: NDArray[np.float32]) -> Tensor:
+        """``values`` on ``device``, sent there once under ``name``."""
+        found = self._sent.get((name, device))
+        if found is None:
+            # What another thread has put there in the meantime may be in use, so it stays.
+            found = self._sent.setdefault((name, device), torch.from_numpy(values).to(device))
+        return found
 
 
 def read_mean(path: str | Path) -> NDArray[np.float32]:

@@ -20,6 +20,7 @@ from ..base import Context, exactly
 from ..registry import register
 from ..source import DataSource
 from . import image as images
+from .buffers import uploaded
 from .counter_random import Purpose, below, named_seed, words
 from .lists import read_lines
 from .prefetch import Prefetcher
@@ -162,7 +163,7 @@ class WindowData(DataSource):
         batch = self._running.next()
         self._batches += 1
         self._keys = batch.keys
-        return batch.data.to(device), batch.labels.to(device)
+        return uploaded(batch.data, device), uploaded(batch.labels, device)
 
     @property
     def last_keys(self) -> tuple[str, ...]:

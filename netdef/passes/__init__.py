@@ -12,6 +12,7 @@ from ..steps import Step
 from .batch_norm import fuse_batch_norm
 from .fold import fold_batch_norm
 from .in_place import reuse_memory
+from .narrow import narrow
 from .prepack import available as packs
 from .prepack import prepack
 from .prune import drop_unused
@@ -23,6 +24,7 @@ __all__ = [
     "fold_batch_norm",
     "fuse_batch_norm",
     "fuse_rectifiers",
+    "narrow",
     "optimize",
     "packs",
     "prepack",

@@ -51,7 +51,12 @@ class Display(Hook):
         return self.interval > 0 and iteration % self.interval == 0
 
     def smoothed_loss(self) -> float:
-        return float(torch.stack(list(self.losses)).mean())
+        return float(self._window().mean())
+
+    def _window(self) -> Tensor:
+        """The losses as one tensor; those of a snapshot are not where new ones are."""
+        device = self.losses[-1].device
+        return torch.stack([loss.to(device) for loss in self.losses])
 
     def before_train(self, solver: Solver) -> None:
         self._started = time.perf_counter()
@@ -90,7 +95,7 @@ class Display(Hook):
         solver.emit(events.FinalLoss(solver.iteration, self.smoothed_loss()))
 
     def state_dict(self) -> dict[str, Any]:
-        return {"losses": torch.stack(list(self.losses)).tolist() if self.losses else []}
+        return {"losses": self._window().tolist() if self.losses else []}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.losses.clear()

@@ -168,7 +168,7 @@ def _fetched(flag: Tensor) -> Callable[[], bool]:
     if flag.device.type != "cuda":
         return lambda: bool(copy)
     copied = torch.cuda.Event()
-    copied.record()
+    copied.record(torch.cuda.current_stream(flag.device))  # not the stream of the current device
 
     def answer() -> bool:
         copied.synchronize()

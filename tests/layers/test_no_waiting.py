@@ -1,53 +1,27 @@
 """No layer waits for its device, and none mixes devices: shown without a GPU.
 
 The layers run on fake tensors, which have shapes and a device but no values: whatever asks for a
-value fails. The device is ``lazy``, as the layers take any but the CPU and meta for an accelerator.
+value fails. Whole iterations of training are in tests/solvers/test_no_waiting.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import (
-    DataDependentOutputException,
-    DynamicOutputShapeException,
-    FakeTensorMode,
-)
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from cortado.layers.base import Layer
+from support.fake_device import DEVICE, WAITED, NoCopies
 from support.goldens import as_tuple, enter_case_folder
 from support.layer_case import LayerCase
 from support.layer_cases import CASES
 
-DEVICE = "lazy"
 #: Layers that say in their docstring what is done on the host.
 WAITING = {"CTCLoss", "Filter", "HDF5Output", "Python"}
-
-
-#: What asking for a value raises.
-WAITED = (RuntimeError, DataDependentOutputException, DynamicOutputShapeException)
-
-
-class NoCopies(TorchDispatchMode):
-    """Refuses every copy between the host and the device."""
-
-    def __torch_dispatch__(
-        self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
-    ) -> Any:
-        result = function(*args, **(kwargs or {}))
-        name = function.overloadpacket.__name__
-        if name in ("_to_copy", "copy_", "_local_scalar_dense"):
-            tensors = [x for x in tree_leaves((args, kwargs, result)) if isinstance(x, Tensor)]
-            if len({x.device.type for x in tensors}) > 1:
-                raise RuntimeError(f"{name} between the host and the device")
-        return result
 
 
 @pytest.fixture(autouse=True)

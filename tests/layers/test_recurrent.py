@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 import torch
 from google.protobuf import text_format
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.overrides import TorchFunctionMode
 
 from cortado.layers.base import Context, Layer
 from cortado.layers.registry import find
 from cortado.proto import caffe_pb2
 from cortado.proto.errors import LayerError
+from support.fake_device import DEVICE
 from support.goldens import as_tuple
 
 STEPS, BATCH, INPUTS, SIZE = 6, 4, 5, 3
@@ -132,3 +138,48 @@ def test_sequences_that_begin_later_are_read_apart(places: list[tuple[int, int]]
         alone, kept = x[step:, stream : stream + 1], torch.ones(STEPS - step, 1)
         (expected,) = as_tuple(layer(alone, kept))
         torch.testing.assert_close(y[step:, stream : stream + 1], expected)
+
+
+KERNELS = (torch.lstm, torch.gru, torch.rnn_tanh)
+
+
+class Told(TorchFunctionMode):
+    """Notes what torch's recurrent kernels are told of training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.training: list[bool] = []
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        if function in KERNELS:
+            self.training.append(args[6])
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "shapes"),
+    [
+        ("GRU", "", [(STEPS, BATCH, INPUTS)]),
+        ("LSTM", "num_layers: 2", [(STEPS, BATCH, INPUTS)]),
+        ("LSTM", "whole_sequences: true", [(STEPS, BATCH, INPUTS), (STEPS, BATCH)]),
+        ("RNN", "whole_sequences: true", [(STEPS, BATCH, INPUTS), (STEPS, BATCH)]),
+    ],
+)
+def test_kernels_know_whether_a_backward_pass_will_follow(
+    kind: str, options: str, shapes: list[tuple[int, ...]]
+) -> None:
+    """cuDNN's refuse one otherwise."""
+    with FakeTensorMode(), Told() as told:
+        layer = build(kind, options, *shapes)
+        layer.materialize(DEVICE)
+        bottoms = [torch.empty(shape, device=DEVICE) for shape in shapes]
+        for name, buffer in layer.named_buffers():
+            setattr(layer, name, buffer.to(DEVICE))
+        for name, parameter in list(layer.named_parameters()):
+            setattr(layer, name, nn.Parameter(parameter.detach().to(DEVICE)))
+        layer(*bottoms)
+        with torch.no_grad():
+            layer(*bottoms)
+    assert told.training == [True, False]

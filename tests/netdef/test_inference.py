@@ -252,3 +252,23 @@ def test_packed_weights_take_the_declared_type() -> None:
     packed = [step.layer for step in net._inference.steps]
     assert all(isinstance(each, PackedConvolution | PackedProduct) for each in packed)
     assert {each.dtype for each in packed} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("name", ["plain", "residual", "pooled"])
+@torch.no_grad()
+def test_weights_are_narrowed_once_where_they_are_not_packed(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU: autocast, which would narrow them in every pass, gives the same bits."""
+    net = build(name, Execution(precision="BF16", memory_format="CONTIGUOUS"))
+    net.fold()
+    found = net(data=batch())
+    assert net._inference is not None
+    layers = [getattr(s.layer, "convolution", s.layer) for s in net._inference.steps]
+    types = {layer.weight.dtype for layer in layers if hasattr(layer, "num_output")}
+    assert types == {torch.bfloat16}
+    assert all(parameter.dtype == torch.float32 for parameter in net.parameters())
+    monkeypatch.setattr("cortado.netdef.passes.narrow", lambda steps, dtype: list(steps))
+    net.fold()
+    expected = net(data=batch())
+    assert all(torch.equal(found[key], value) for key, value in expected.items())

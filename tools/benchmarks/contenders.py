@@ -19,6 +19,7 @@ from ...proto import caffe_pb2
 from ...proto.files import read_net
 from ...proto.positions import Document
 from ...solvers import Solver, loop
+from ...solvers.hooks.signals import Signals
 from . import nets, peers, twin
 
 RATE, MOMENTUM, DECAY = 1e-4, 0.9, 5e-4
@@ -72,6 +73,18 @@ def autocast(course: Course, tuned: bool) -> Any:
     return lambda: torch.autocast(kind, dtype)
 
 
+def _choose_kernels(course: Course, tuned: bool) -> None:
+    """On a GPU, for good: where the course says FP32 or TF32 all products are of that, otherwise a
+    loop has torch's defaults; and a tuned one lets cuDNN look for its fastest kernels, as ours."""
+    device = torch.device(course.device)
+    if device.type != "cuda":
+        return
+    torch.backends.cudnn.benchmark = tuned
+    if course.precision in ("FP32", "TF32"):
+        with Execution(precision=course.precision).context(device):
+            pass
+
+
 class Ours:
     """The solver's own loop, with its hooks and events; or a pass of the net as `test` makes it."""
 
@@ -95,6 +108,9 @@ class Ours:
             )
             self.solver = Solver(solver, device=course.device)
             self.net = self.solver.net
+            for hook in self.solver.hooks:
+                if not isinstance(hook, Signals):  # a worker ends when it is told to
+                    hook.before_train(self.solver)
         else:
             execution = Execution(**dict(course.settings))
             net = Net(document, "TEST", device=course.device, execution=execution)
@@ -116,8 +132,11 @@ class Ours:
         active = [step.layer for step in self.net.steps if isinstance(step.layer, Dropout)]
         for layer in active:
             layer.dropout_ratio, layer.kept = 0.0, layer.dropout_ratio  # type: ignore[assignment]
+        # A compiler would make other code for passes without gradients, which takes long.
+        self.net.literal = self.solver is not None and self.net.execution.compile
         with torch.no_grad():
             outputs, loss = self.net.run(self.batch)
+        self.net.literal = False
         for layer in active:
             layer.dropout_ratio = layer.kept  # type: ignore[assignment]
         if self.net.loss_weights:
@@ -152,6 +171,8 @@ class Torch:
                 for each in self.inputs
             ]
         self.autocast = autocast(course, tuned)
+        _choose_kernels(course, tuned)
+        self.eager = self.model
         if compiled:
             self.model = torch.compile(self.model)  # type: ignore[assignment]
         self.optimizer = torch.optim.SGD(
@@ -177,7 +198,7 @@ class Torch:
         for each in drops:
             each.p = 0.0
         with torch.no_grad(), self.autocast():
-            found = self.model(*self.inputs)
+            found = self.eager(*self.inputs)
         for each, rate in zip(drops, rates, strict=True):
             each.p = rate
         return nets.fingerprint(found.cpu()) if found.dim() else float(found)

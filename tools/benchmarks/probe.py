@@ -11,8 +11,11 @@ def ceiling(device: str = "cpu", precision: str = "FP32", clock: str = "wall") -
     """GFLOP/s of the faster of a matrix product and a 3x3 convolution at ``precision``."""
     import torch
 
+    from ...netdef.execution import Execution
     from .contenders import DTYPES
 
+    with Execution(precision=precision).context(torch.device(device)):
+        pass  # on a GPU that settles whether float32's products may be of TF32
     dtype = DTYPES.get(precision, torch.float32)
     size = 8192 if device.startswith("cuda") else 1536
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
@@ -37,11 +40,11 @@ def _seconds(work: Callable[[], object], device: str, clock: str) -> float:
 
     def once() -> float:
         if device.startswith("cuda"):
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(device)
         began = read()
         work()
         if device.startswith("cuda"):
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(device)
         return read() - began
 
     once()

@@ -19,6 +19,10 @@ from .contenders import Course
 TURN = 150.0
 
 
+class RaceError(CortadoError):
+    """A race that has no result; others may."""
+
+
 @dataclass(slots=True)
 class Result:
     """Times of one contender: milliseconds a step, turn by turn."""
@@ -34,7 +38,7 @@ class Result:
 
 
 class Runner:
-    """The process of one contender."""
+    """The process of one contender, which imports torch while those before it are at work."""
 
     def __init__(self, name: str, course: Course, threads: int, clock: str, warmup: int) -> None:
         self.name = name
@@ -44,14 +48,18 @@ class Runner:
             stdout=subprocess.PIPE,
             text=True,
         )
-        order = {
+        self._order = {
             "name": name,
             "course": asdict(course) | {"settings": dict(course.settings)},
             "threads": threads,
             "clock": clock,
             "warmup": warmup,
         }
-        self.first = self._ask(json.dumps(order))
+        self.first: dict[str, Any] = {}
+
+    def prepare(self) -> None:
+        """Build the net and run its first steps; what it said of itself is in ``first``."""
+        self.first = self._ask(json.dumps(self._order))
 
     def run(self, count: int) -> dict[str, Any]:
         return self._ask(str(count))
@@ -64,7 +72,7 @@ class Runner:
             self._process.stdin.flush()
         answer = self._process.stdout.readline()
         if not answer:
-            raise CortadoError(f"bench: {self.name} ended early; what it said stands above")
+            raise RaceError(f"bench: {self.name} ended early; what it said stands above")
         found: dict[str, Any] = json.loads(answer)
         return found
 
@@ -86,12 +94,14 @@ def race(
 
     The binary ``caffe``, if given, comes last.
 
-    CortadoError if a contender computes another loss, as then they do not run the same net.
+    RaceError if one ends early, or computes another loss: then they do not run the same net.
     """
     runners: list[Runner | CaffeRunner] = []
     try:
-        for name in names:
-            runners.append(Runner(name, course, threads, clock, warmup=2))
+        started = [Runner(name, course, threads, clock, warmup=2) for name in names]
+        runners += started
+        for contender in started:
+            contender.prepare()
         if caffe:
             runners.append(CaffeRunner(caffe, course, threads))
         results = [Result(each.name, each.first["loss"]) for each in runners]
@@ -117,7 +127,7 @@ def _check_losses(results: Sequence[Result], tolerance: float) -> None:
         if other.loss is None:
             continue
         if not abs(other.loss - first.loss) <= tolerance * max(1.0, abs(first.loss)):
-            raise CortadoError(
+            raise RaceError(
                 f"bench: {other.name} has loss {other.loss:g} where {first.name} has "
                 f"{first.loss:g}; they do not run the same net"
             )

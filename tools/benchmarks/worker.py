@@ -58,11 +58,14 @@ def timed(contender: Any, count: int, device: str, clock: str) -> float:
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever else prints goes to stderr
-    order = json.loads(sys.stdin.readline())
     import torch
 
     from .contenders import Course, enter
 
+    line = sys.stdin.readline()
+    if not line:  # called off
+        return
+    order = json.loads(line)
     if order["threads"]:
         torch.set_num_threads(order["threads"])
     settings = tuple(sorted(order["course"].pop("settings", {}).items()))

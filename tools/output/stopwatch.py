@@ -171,9 +171,10 @@ def _timed(work: Callable[[], R], device: torch.device) -> tuple[R, float]:
     """The result of ``work`` and how many milliseconds ``device`` took for it."""
     if device.type == "cuda":
         start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
+        stream = torch.cuda.current_stream(device)
+        start.record(stream)
         result = work()
-        stop.record()
+        stop.record(stream)
         stop.synchronize()
         return result, start.elapsed_time(stop)
     began = time.perf_counter()
