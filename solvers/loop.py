@@ -79,6 +79,7 @@ def apply_update(solver: Solver) -> None:
 
 def forward_backward(solver: Solver) -> Iteration:
     """The iter_size passes of one iteration; gradients are summed, the loss is averaged."""
+    solver.clear_gradients()
     total: Tensor | None = None
     count = solver.parameters.iter_size
     for index in range(count):
@@ -102,8 +103,6 @@ def make_pass(solver: Solver, index: int) -> Pass:
     keys = tuple(key for step in net.sources for key in step.source.last_keys)
     evidence = diagnosis.Evidence(batch, diagnosis.generator_states(solver.device), keys)
     outputs, loss = net.run(batch)
-    if index == 0:
-        solver.clear_gradients()
     if loss.requires_grad:
         (loss if solver.scaler is None else solver.scaler.scaled(loss)).backward()
         if index == 0 and solver.execution.cuda_graphs and solver.parameters.iter_size > 1:

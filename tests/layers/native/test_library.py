@@ -24,8 +24,7 @@ def load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Load:
 def test_a_library_is_kept(load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert library.obstacle() == ""
     assert load("winograd") is not None
-    (kept,) = (tmp_path / "native").iterdir()
-    assert kept.suffix == ".so"
+    assert len(list((tmp_path / "native").glob("*.so"))) == 1
     monkeypatch.setattr(library, "_run", lambda *command: pytest.fail("compiled again"))
     assert load("winograd") is not None
 
