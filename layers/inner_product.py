@@ -12,7 +12,7 @@ from ..proto.errors import LayerError
 from . import fillers
 from .base import Context, Layer, Shape, canonical_axis
 from .fillers import Filler
-from .linear import linear
+from .linear import Taker, linear
 from .registry import register
 
 
@@ -31,6 +31,8 @@ class InnerProduct(Layer):
 
     weight: Tensor
     bias: Tensor
+    #: Who takes the factors of the weights' gradient in its place, while a pass lasts.
+    taker: Taker | None = None
 
     def __init__(
         self,
@@ -76,7 +78,8 @@ class InnerProduct(Layer):
     def forward(self, x: Tensor) -> Tensor:
         self.top_shapes(tuple(x.shape))
         weight = self.weight.t() if self.transpose else self.weight
-        return linear(x.flatten(self.axis), weight, self.bias if self.bias_term else None)
+        bias = self.bias if self.bias_term else None
+        return linear(x.flatten(self.axis), weight, bias, self.taker)
 
     def top_shapes(self, *bottoms: Shape) -> Sequence[Shape]:
         if prod(bottoms[0][self.axis :]) != self.inputs:

@@ -40,6 +40,7 @@ def check(document: SolverDocument) -> None:
         *faults(_GENERAL, document),
         *_rule(document),
         *policies.check(document),
+        *_early_update(document),
         *_watching(document),
         *_patterns(document),
         *_prefix(document),
@@ -62,6 +63,25 @@ def _rule(document: SolverDocument) -> Iterator[Fault]:
             f'the gradient, got "{solver.regularization_type}"',
             place(document, "regularization_type"),
         )
+
+
+def _early_update(document: SolverDocument) -> Iterator[Fault]:
+    """Nothing may need gradients that are gone when backward is over."""
+    solver = document.message
+    if not solver.update_in_backward:
+        return
+    needing = {
+        "iter_size": solver.iter_size > 1,
+        "clip_gradients": solver.clip_gradients >= 0,
+        "debug_info": solver.debug_info,
+        "snapshot_diff": solver.snapshot_diff,
+    }
+    for name, needs in needing.items():
+        if needs:
+            yield Fault(
+                f"{name} needs all gradients at once, which update_in_backward does not keep",
+                place(document, name),
+            )
 
 
 def _watching(document: SolverDocument) -> Iterator[Fault]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -104,7 +105,8 @@ def make_pass(solver: Solver, index: int) -> Pass:
     evidence = diagnosis.Evidence(batch, diagnosis.generator_states(solver.device), keys)
     outputs, loss = net.run(batch)
     if loss.requires_grad:
-        (loss if solver.scaler is None else solver.scaler.scaled(loss)).backward()
+        with solver.updater.in_backward(partial(_next_rate, solver), solver.iteration):
+            (loss if solver.scaler is None else solver.scaler.scaled(loss)).backward()
         if index == 0 and solver.execution.cuda_graphs and solver.parameters.iter_size > 1:
             solver.updater.keep_gradients()
     detached = {name: output.detach() for name, output in outputs.items()}

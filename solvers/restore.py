@@ -111,6 +111,7 @@ _HARMLESS = {
     "cuda_graphs",
     "recompute",
     "threads",
+    "update_in_backward",
     "cache_features",
     "feature_cache",
     "tensorboard",

@@ -28,13 +28,13 @@ from ..proto.files import read_solver
 from ..proto.positions import Document
 from ..proto.upgrade import upgrade_solver
 from . import checks, events, fine_tuning, loop, nets, restore, scaling, schedules, snapshots
+from .early_update import updater_for
 from .hooks import Hook
 from .hooks.assembly import standard_hooks
 from .hooks.signals import Signals
 from .hooks.snapshots import Snapshots
 from .hooks.testing import run_tests
 from .requirements import SolverDocument, place
-from .update import Updater
 
 SolverSource = str | Path | SolverParameter | Document[SolverParameter]
 H = TypeVar("H", bound=Hook)
@@ -100,7 +100,7 @@ class Solver:
         schedules.resolve(self.document, self.net, self.test_nets)
         given = self.parameters.weights if weights is None else [str(each) for each in weights]
         self._load(given, fresh)
-        self.updater = Updater(self.net.params, self.parameters)
+        self.updater = updater_for(self.net, self.parameters, self.scaler)
         snapshots.check_size(self.document, self.net, self.updater.rule.slots)
         #: Seconds of training in earlier runs that this one continues.
         self.earlier_seconds = 0.0

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -30,6 +31,12 @@ class Group:
     history: list[Tensors] = field(default_factory=list)
     stored: Tensors = field(default_factory=list)
     stored_history: list[Tensors] = field(default_factory=list)
+
+    def settled(self) -> Group:
+        """The group itself, once all its parameters are there."""
+        self.stored = _as_stored(self.parameters)
+        self.stored_history = [_as_stored(slot) for slot in self.history]
+        return self
 
 
 class Updater:
@@ -80,10 +87,7 @@ class Updater:
             group.parameters.append(self.parameters[index])
             for own, slot in zip(group.history, self.history, strict=True):
                 own.append(slot[index])
-        self._groups = list(groups.values())
-        for group in self._groups:
-            group.stored = _as_stored(group.parameters)
-            group.stored_history = [_as_stored(slot) for slot in group.history]
+        self._groups = [group.settled() for group in groups.values()]
 
     def _is_inert(self, index: int, param: ParamRef) -> bool:
         if param.lr_mult != 0 or any(slot[index].count_nonzero() for slot in self.history):
@@ -158,6 +162,12 @@ class Updater:
 
     # -- update ------------------------------------------------------------------------------------
 
+    @contextmanager
+    def in_backward(self, rate: Callable[[], float], iteration: int) -> Iterator[None]:
+        """The time of backward, when gradients become known; ``rate`` is that of the update that
+        follows ``iteration`` updates."""
+        yield
+
     @torch.no_grad()
     def update(self, rate: float, iteration: int) -> None:
         """Make the update that follows ``iteration`` updates, at learning rate ``rate``."""
@@ -165,13 +175,17 @@ class Updater:
             self.difference = [torch.zeros_like(tensor) for tensor in self.parameters]
         scale = self._scale()
         for group in self._groups:
-            self._update_group(group, rate, iteration, scale)
+            self._update_group(group, self._group_gradients(group), rate, iteration, scale)
 
     def _update_group(
-        self, group: Group, rate: float, iteration: int, scale: Tensor | None
+        self,
+        group: Group,
+        gradients: Tensors,
+        rate: float,
+        iteration: int,
+        scale: Tensor | None = None,
     ) -> None:
         solver, rule = self.solver, self.rule
-        gradients = self._group_gradients(group)
         decay = solver.weight_decay * group.decay_mult
         by_rule = rule.prepares_gradient and solver.regularization_type == "L2"
         extras = solver.clip_layer_gradients >= 0 or solver.gradient_noise > 0

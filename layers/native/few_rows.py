@@ -6,6 +6,7 @@ three rows on, until there are some dozens.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -45,9 +46,15 @@ def suits(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     )
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """``x`` times ``weight`` turned, plus ``bias``, in the type that autocast wants."""
-    y: Tensor = _Linear.apply(x, weight, bias)
+def linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    taker: Callable[[Tensor, Tensor], bool] | None = None,
+) -> Tensor:
+    """``x`` times ``weight`` turned, plus ``bias``, in the type that autocast wants. ``taker`` may
+    take the factors of the weights' gradient, that of the top and the bottom, in its place."""
+    y: Tensor = _Linear.apply(x, weight, bias, taker)
     return y.to(torch.bfloat16) if torch.is_autocast_enabled("cpu") else y
 
 
@@ -64,20 +71,22 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None, rectified: bool = Fa
 
 class _Linear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, taker: Any) -> Tensor:
         ctx.save_for_backward(x, weight)
+        ctx.taker = taker
         return product(x.float(), weight, bias)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         grad = grads[0].reshape(-1, weight.shape[0])
+        rows = x.reshape(-1, weight.shape[1]).float()
         wants = ctx.needs_input_grad
-        return (
-            _gradient(grad, weight).view_as(x).to(x.dtype) if wants[0] else None,
-            grad.t() @ x.reshape(-1, weight.shape[1]).float() if wants[1] else None,
-            grad.sum(0) if wants[2] else None,
-        )
+        # First what needs the weights, which whoever takes their gradient may change.
+        for_x = _gradient(grad, weight).view_as(x).to(x.dtype) if wants[0] else None
+        for_bias = grad.sum(0) if wants[2] else None
+        taken = wants[1] and ctx.taker is not None and ctx.taker(grad, rows)
+        return for_x, grad.t() @ rows if wants[1] and not taken else None, for_bias, None
 
 
 def _gradient(grad: Tensor, weight: Tensor) -> Tensor:

@@ -58,6 +58,9 @@ class Finite(Hook):
         tensors = [param.tensor for param in solver.net.params if param.tensor.requires_grad]
         if solver.scaler is not None:
             tensors = []
+        if solver.parameters.update_in_backward:  # only what the updater has refused is left
+            self._large, self._small = [], tensors
+            return
         self._large = [t for t in tensors if t.numel() > LARGE and not self._deferred]
         self._small = [t for t in tensors if t.numel() <= LARGE or self._deferred]
         self._handles += [t.register_post_accumulate_grad_hook(self._add) for t in self._large]

@@ -49,6 +49,7 @@ class Rule:
     is part of the rule and not added to the gradient. ``ignores_zero_rate``: with rate 0 and an
     all-zero history nothing moves, so frozen parameters need not be visited. ``coasts``: the rate
     is part of the history, so that what moved goes on for a while when its rate becomes 0.
+    ``elementwise``: each number is updated by its own gradient and history alone.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Rule:
     decouples_decay: bool = False
     ignores_zero_rate: bool = False
     coasts: bool = False
+    elementwise: bool = True
 
     def __call__(
         self, parameters: Tensors, gradients: Tensors, history: Sequence[Tensors], step: Step

@@ -39,6 +39,7 @@ def _norms(tensors: Tensors) -> Tensors:
     ),
     decouples_decay=True,
     coasts=True,
+    elementwise=False,
 )
 def lars(parameters: Tensors, gradients: Tensors, history: Sequence[Tensors], step: Step) -> None:
     """h = momentum * h + rate * ratio * (g + decay * w); w = w - h, with
@@ -56,7 +57,7 @@ def lars(parameters: Tensors, gradients: Tensors, history: Sequence[Tensors], st
     torch._foreach_sub_(parameters, moments)
 
 
-@register("LAMB", slots=2, requirements=MOMENTS, decouples_decay=True)
+@register("LAMB", slots=2, requirements=MOMENTS, decouples_decay=True, elementwise=False)
 def lamb(parameters: Tensors, gradients: Tensors, history: Sequence[Tensors], step: Step) -> None:
     """u = (m / c1) / (sqrt(v / c2) + delta) + decay * w; w = w - rate * |w| / |u| * u, c the bias
     corrections; the ratio is 1 for parameters of one axis (You et al., 2020)."""
