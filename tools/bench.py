@@ -56,6 +56,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--compile", action="store_true", help="run our side compiled")
     parser.add_argument(
+        "--update_in_backward", action="store_true", help="train our side with this field set"
+    )
+    parser.add_argument(
         "--against",
         default="plain,tuned,torchvision,torchvision-tuned,opencv",
         help="contenders: plain, tuned, tuned-compiled and, for test, torchvision, "
@@ -80,7 +83,6 @@ def run(args: argparse.Namespace) -> int:
     if args.caffe and args.clock == "cpu":
         raise ConfigError("--caffe can be timed by the wall's clock only, not with --clock cpu")
     where = device.first(args.gpu)
-    settings = settings_of(args)
     limit = probe.ceiling(where, args.precision, args.clock)
     print(f"{_machine(where)}; ceiling {limit:,.0f} GFLOP/s at {args.precision}")
     names = args.nets or list(BATCHES)
@@ -92,6 +94,7 @@ def run(args: argparse.Namespace) -> int:
     for name in names:
         for phase in ("train", "test") if args.phase == "both" else (args.phase,):
             usual = (0,) if phase == "train" or Path(name).is_file() else INFERENCE_BATCHES
+            settings = settings_of(args, phase)
             for batch in args.batch or usual:
                 course = Course(name, batch, phase == "train", where, args.precision, settings)
                 try:
@@ -113,9 +116,11 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def settings_of(args: argparse.Namespace) -> tuple[tuple[str, Any], ...]:
+def settings_of(args: argparse.Namespace, phase: str) -> tuple[tuple[str, Any], ...]:
     """The solver fields that make our side run as the flags say."""
     given = {"precision": args.precision != "FP32" and args.precision, "compile": args.compile}
+    if phase == "train":
+        given["update_in_backward"] = args.update_in_backward
     return tuple((name, value) for name, value in given.items() if value)
 
 

@@ -13,8 +13,8 @@ from functools import cache
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from . import library
 
@@ -115,17 +115,18 @@ class _Normalization(torch.autograd.Function):
         ctx.mark_non_differentiable(found)
         ctx.set_materialize_grads(False)
         # Without an addend, where the ReLU was open is made again from the bottom.
-        ctx.save_for_backward(x, y if relu and addend is not None else None, found)
-        ctx.plan, ctx.relu = plan, relu
+        ctx.save_for_backward(x, y if relu and addend is not None else None, found, weight, bias)
+        ctx.plan, ctx.relu, ctx.eps = plan, relu, eps
         return y, found
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         if grads[0] is None:
             return (None,) * 7
         plan: Plan = ctx.plan
-        x, y, found = ctx.saved_tensors
+        if torch.is_grad_enabled():  # this is to be differentiated again
+            return *_by_torch(ctx, grads[0]), None, None, None
+        x, y, found, _, _ = ctx.saved_tensors
         grad = grads[0].contiguous(memory_format=plan.layout)
         wants = ctx.needs_input_grad
         x_gradient = torch.empty_like(x) if wants[0] else None
@@ -154,6 +155,18 @@ class _Normalization(torch.autograd.Function):
             None,
             None,
         )
+
+
+def _by_torch(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    """The gradients of bottom, weight, bias and addend by operations that have gradients."""
+    x, y, _, weight, bias = ctx.saved_tensors
+    top = F.batch_norm(x, None, None, weight, bias, training=True, eps=ctx.eps)
+    if ctx.relu:
+        grad = grad * ((top if y is None else y) > 0)
+    wants = ctx.needs_input_grad
+    wanted = [each for each, want in zip((x, weight, bias), wants, strict=False) if want]
+    found = iter(torch.autograd.grad(top, wanted, grad, create_graph=True))
+    return *(next(found) if want else None for want in wants[:3]), grad if wants[3] else None
 
 
 def _sums(plan: Plan) -> Tensor:

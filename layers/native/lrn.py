@@ -11,8 +11,8 @@ from math import prod
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from . import library
 from .library import Function
@@ -28,12 +28,18 @@ _SHARED = 1 << 14
 class Plan:
     """A normalisation of bottoms of one shape: what the kernels take."""
 
+    reach: int
     quarters: int
     factor: float
     offset: float
     geometry: Any
     forward: Function
     backward: Function
+
+    def by_torch(self, x: Tensor) -> Tensor:
+        """The top, by an operation that can be differentiated twice."""
+        size = 2 * self.reach + 1
+        return F.local_response_norm(x, size, self.factor * size, self.quarters / 4, self.offset)
 
     @property
     def slope(self) -> float:
@@ -72,7 +78,7 @@ def _planned(
         return None
     team = threads if prod(shape) >= _SHARED else 1
     geometry = library.numbers(pixels, channels, reach, team)
-    return Plan(round(4 * beta), alpha / local_size, k, geometry, forward, backward)
+    return Plan(reach, round(4 * beta), alpha / local_size, k, geometry, forward, backward)
 
 
 def normalise(plan: Plan, x: Tensor) -> Tensor:
@@ -90,9 +96,10 @@ class _AcrossChannels(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (x,), plan = ctx.saved_tensors, ctx.plan
+        if torch.is_grad_enabled():  # this is to be differentiated again
+            return torch.autograd.grad(plan.by_torch(x), x, grads[0], create_graph=True)[0], None
         grad = grads[0].contiguous(memory_format=torch.channels_last)
         result = torch.empty(x.shape, dtype=x.dtype, memory_format=torch.channels_last)
         plan.backward(

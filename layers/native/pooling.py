@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from . import library
 from .library import Function
@@ -43,6 +42,12 @@ class Plan:
     maximum_gradient: Function
     average: Function
     average_gradient: Function
+
+    def places(self, which: Tensor) -> Tensor:
+        """Where in its plane of the bottom each maximum is, from its number in its window."""
+        _, out_rows, _, down, top, width, columns, kernel, across, left = self.geometry[3:]
+        rows = torch.arange(out_rows)[:, None] * down - top + which // kernel
+        return rows * width + torch.arange(columns) * across - left + which % kernel
 
     def empty(self, shape: tuple[int, ...]) -> Tensor:
         """A blob of this shape, its memory as it is."""
@@ -99,22 +104,36 @@ def average(plan: Plan, x: Tensor) -> Tensor:
 class _Maximum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, plan: Plan) -> Tensor:
-        y, which = plan.empty(plan.top), torch.empty(plan.top, dtype=torch.uint8)
+        y = plan.empty(plan.top)
+        which = torch.empty_like(y, dtype=torch.uint8)
         plan.maximum(x, y, which, plan.geometry)
         ctx.save_for_backward(which)
         ctx.plan = plan
         return y
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        (which,), plan = ctx.saved_tensors, ctx.plan
-        grad, result = (
-            grads[0].contiguous(memory_format=torch.channels_last),
-            plan.empty(plan.bottom),
-        )
+        (which,) = ctx.saved_tensors
+        return _MaximumGradient.apply(grads[0], which, ctx.plan), None
+
+
+class _MaximumGradient(torch.autograd.Function):
+    """The gradient of a maximum for its bottom, which is linear in that of its top."""
+
+    @staticmethod
+    def forward(ctx: Any, grad: Tensor, which: Tensor, plan: Plan) -> Tensor:
+        result = plan.empty(plan.bottom)
+        grad = grad.contiguous(memory_format=torch.channels_last)
         plan.maximum_gradient(grad, which, result, plan.geometry)
-        return result, None
+        ctx.save_for_backward(which)
+        ctx.plan = plan
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (which,), plan = ctx.saved_tensors, ctx.plan
+        places = plan.places(which).flatten(2).long()
+        return grads[0].flatten(2).gather(2, places).view(plan.top), None, None
 
 
 class _Average(torch.autograd.Function):
@@ -126,12 +145,22 @@ class _Average(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        plan = ctx.plan
-        grad, result = (
-            grads[0].contiguous(memory_format=torch.channels_last),
-            plan.empty(plan.bottom),
-        )
+        return _AverageGradient.apply(grads[0], ctx.plan), None
+
+
+class _AverageGradient(torch.autograd.Function):
+    """The gradient of an average for its bottom; its own is the average again."""
+
+    @staticmethod
+    def forward(ctx: Any, grad: Tensor, plan: Plan) -> Tensor:
+        result = plan.empty(plan.bottom)
+        grad = grad.contiguous(memory_format=torch.channels_last)
         plan.average_gradient(grad, result, plan.geometry)
-        return result, None
+        ctx.plan = plan
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        grad = grads[0].contiguous(memory_format=torch.channels_last)
+        return _Average.apply(grad, ctx.plan), None

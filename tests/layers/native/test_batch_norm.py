@@ -188,11 +188,3 @@ def test_only_for_channels_innermost_in_their_types() -> None:
     assert batch_norm.plan(innermost(x).bfloat16(), torch.ones(16)) is not None
     assert batch_norm.plan(innermost(x).bfloat16(), torch.ones(16).bfloat16()) is None
     assert batch_norm.plan(innermost(x).bfloat16(), None, innermost(x)) is None
-
-
-def test_second_derivative_is_refused() -> None:
-    x = made((2, 16, 5, 5))["x"].requires_grad_()
-    y, _, _ = by_kernel(x, None, None, None, True)
-    (grad,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        grad.sum().backward()
