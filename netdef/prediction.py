@@ -19,6 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from ..layers.inner_product import InnerProduct
 from ..layers.native import library
 from ..proto import caffe_pb2
 from . import blueprint
@@ -99,11 +100,13 @@ def predict(
     slots: int = 1,
     *,
     kernels: bool = True,
+    early: bool = False,
 ) -> Need:
     """What one iteration of ``message`` needs with a solver that keeps ``slots`` blobs a parameter.
 
     ``message`` comes from :func:`batched`. In TEST it is a forward pass without gradients.
-    ``kernels``: with the compiled kernels that a CPU would use, and not as on a GPU.
+    ``kernels``: with the compiled kernels that a CPU would use, and not as on a GPU. ``early``:
+    with update_in_backward, which frees each gradient as soon as it is known.
     """
     training = phase == "TRAIN"
     with ExitStack() as stack:
@@ -113,6 +116,8 @@ def predict(
         net = Net(message, phase, execution=execution, check_memory=False)
         blobs = [p.tensor for p in net.params]
         batch = {name: torch.zeros(shape) for name, shape in net.inputs.items()}
+        if early:
+            _free_gradients(net)
         tally = Tally()
         for tensor in (*blobs, *batch.values()):
             tally.count(tensor)
@@ -125,6 +130,18 @@ def predict(
                 loss.backward()
         tally_peak = tally.peak
     return Need(parameters, history, tally_peak + history)
+
+
+def _free_gradients(net: Net) -> None:
+    def free(parameter: Tensor) -> None:
+        parameter.grad = None
+
+    for param in net.params:
+        if param.tensor.requires_grad:
+            param.tensor.register_post_accumulate_grad_hook(free)
+    for step in net.steps:
+        if isinstance(step.layer, InnerProduct):
+            step.layer.taker = lambda grad, rows: True
 
 
 def largest_batch(needs: Sequence[tuple[int, int]], limit: int) -> int:

@@ -42,6 +42,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     memory.add_argument("--gpu_memory", type=size, default=size("8G"), help="e.g. 8G (default)")
     memory.add_argument("--cpu_memory", type=size, help="plan for a CPU with this memory")
     parser.add_argument("--batch", type=at_least(0), default=0, help="wanted effective batch")
+    parser.add_argument(
+        "--update_in_backward",
+        action="store_true",
+        help="with this field of the solver, for batches of one pass",
+    )
     parser.add_argument("--solver_type", default="SGD", help="type of the solver (default SGD)")
     parser.add_argument(
         "--reserve", type=size, default=size(CONTEXT), help=f"left for torch itself ({CONTEXT})"
@@ -62,7 +67,14 @@ def run(args: argparse.Namespace) -> int:
     for precision in (FP32, BF16):
         for recompute in ((), ("AUTO",)):
             execution = Execution(precision=precision, recompute=recompute)
-            needs = _needs(args.net, images, execution, slots, bool(args.cpu_memory))
+            needs = _needs(
+                args.net,
+                images,
+                execution,
+                slots,
+                kernels=bool(args.cpu_memory),
+                early=args.update_in_backward,
+            )
             largest = fitting(needs, memory - args.reserve)
             rows.append(
                 (
@@ -70,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
                     " ".join(recompute) or "no",
                     f"{amount(needs[0][1])}B",
                     str(largest),
-                    proposal(largest, args.batch or images),
+                    proposal(largest, args.batch or images, args.update_in_backward),
                 )
             )
     print(aligned(rows, right=(2, 3)))
@@ -91,15 +103,16 @@ def batch_of(message: NetParameter) -> int:
 
 
 def _needs(
-    net: str, images: int, execution: Execution, slots: int, kernels: bool
+    net: str, images: int, execution: Execution, slots: int, **how: bool
 ) -> list[tuple[int, int]]:
-    """Batches and the bytes they need: the net's own, and twice that."""
+    """Batches and the bytes they need: the net's own, and twice that; ``how`` as ``predict`` takes
+    it."""
     from ..netdef.prediction import batched, predict
 
     needs = []
     for count in (images, 2 * images):
         message = batched(net, "TRAIN", count)
-        need = predict(message, "TRAIN", execution, slots, kernels=kernels)
+        need = predict(message, "TRAIN", execution, slots, **how)
         needs.append((count, need.peak))
     return needs
 
@@ -110,9 +123,11 @@ def fitting(needs: list[tuple[int, int]], limit: int) -> int:
     return largest_batch(needs, limit)
 
 
-def proposal(largest: int, wanted: int) -> str:
+def proposal(largest: int, wanted: int, one_pass: bool = False) -> str:
     """Batch and iter_size for an effective batch: as few passes as possible, of equal size."""
     if largest < 1:
         return "does not fit"
+    if one_pass and wanted > largest:
+        return "does not fit in one pass"
     passes = next(n for n in range(1, wanted + 1) if wanted % n == 0 and wanted // n <= largest)
     return f"batch_size {wanted // passes}, iter_size {passes}"

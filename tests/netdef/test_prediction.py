@@ -96,6 +96,11 @@ def test_kernels_keep_less() -> None:
     assert with_kernels.peak < 0.85 * without.peak
 
 
+def test_updates_in_backward_need_no_memory_for_all_gradients() -> None:
+    usual, early = (predict(definition(), "TRAIN", Execution(), early=e) for e in (False, True))
+    assert usual.peak - early.peak > 0.5 * usual.parameters
+
+
 def test_a_forecast_leaves_no_trace() -> None:
     """Kernels compute after it as they did before, also what has been planned in it."""
     net = Net(definition(), "TRAIN")

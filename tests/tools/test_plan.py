@@ -48,6 +48,18 @@ def test_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert all("iter_size" in line for line in lines[2:6])
 
 
+def test_updates_in_backward(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert plan.proposal(100, 256, one_pass=True) == "does not fit in one pass"
+    path = tmp_path / "net.prototxt"
+    path.write_text(NET.replace("num_output: 10", "num_output: 500"))
+    flags = ["plan", str(path), "--cpu-memory", "2G", "--batch", "64"]
+    assert main(flags) == main([*flags, "--update-in-backward"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    usual, _, early, _ = (line.split() for line in lines if line.startswith("FP32"))
+    assert early[-4:] == ["batch_size", "64,", "iter_size", "1"]
+    assert int(early[4]) > int(usual[4])
+
+
 def test_memory_of_a_cpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "net.prototxt"
     path.write_text(NET)
