@@ -116,6 +116,7 @@ SETTINGS = [
     'recompute: "c1" recompute: "[bsr]*1"',
     "snapshot_diff: true",
     "check_finite: false",
+    "check_finite: false update_in_backward: true",
     "debug_info: true",
 ]
 
