@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 
 from ..layers.base import Context, Layer, Shape
@@ -11,7 +12,9 @@ from ..proto import caffe_pb2
 from ..proto.caffe_pb2 import LayerParameter, NetParameter
 from ..proto.errors import ConfigError, DataError, LayerError
 from ..proto.positions import Document
-from .state import LayerSpec
+from .state import LayerSpec, State, belongs
+
+logger = logging.getLogger(__name__)
 
 #: Parts of a data layer's preprocessing that a net in use needs as well.
 _PREPROCESSING = (
@@ -66,6 +69,81 @@ def without_data(
             result.layer.append(layer)
             made.update(layer.top)
     return result
+
+
+def without_missing_data(
+    document: Document[NetParameter],
+    state: State,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+) -> Document[NetParameter]:
+    """The net with Input layers in place of data layers that ``shapes`` describe or, in ``state``,
+    whose data are not there.
+
+    For the latter the size of the images is that of ``crop_size`` or ``new_height`` and
+    ``new_width``, with 3 channels unless they are gray, and further tops are labels; a warning says
+    so. ConfigError where the size is not known, and for ``shapes`` of what no data layer gives.
+    """
+    shapes = shapes or {}
+    result = NetParameter()
+    result.CopyFrom(document.message)
+    specs = [
+        LayerSpec(layer, node)
+        for layer, node in zip(result.layer, document.nodes("layer"), strict=True)
+        if is_source(layer) and belongs(state, layer)
+    ]
+    blobs = [blob for spec in specs for blob in spec.message.top]
+    for unknown in shapes.keys() - set(blobs):
+        raise ConfigError(f"shape of {unknown!r}: no data layer gives it, but {', '.join(blobs)}")
+    replaced = False
+    for spec in specs:
+        layer = spec.message
+        problem = "" if shapes.keys() & set(layer.top) else _problem(layer)
+        if not problem and not shapes.keys() & set(layer.top):
+            continue
+        made = LayerParameter(name=layer.name, type="Input", top=layer.top)
+        made.include.extend(layer.include)
+        made.exclude.extend(layer.exclude)
+        for shape in _likely_shapes(spec, shapes, problem):
+            made.input_param.shape.add(dim=shape)
+        layer.CopyFrom(made)
+        replaced = True
+    return Document(result) if replaced else document
+
+
+def _problem(layer: LayerParameter) -> str:
+    """Why the data of a layer cannot be opened; empty if they can."""
+    cls = class_of(layer)
+    assert issubclass(cls, DataSource)
+    try:
+        cls.from_message(layer, Context(num_tops=len(layer.top), phase=caffe_pb2.TEST)).close()
+    except (LayerError, DataError) as error:
+        return str(error)
+    return ""
+
+
+def _likely_shapes(
+    spec: LayerSpec, given: Mapping[str, Sequence[int]], problem: str
+) -> list[Sequence[int]]:
+    """Shapes of the tops of a data layer whose data are not there, as far as ``given``."""
+    layer = spec.message
+    first, *labels = layer.top
+    shape = given.get(first)
+    if shape is None:
+        shape = _image_shape(spec, problem)
+        logger.warning("%s: taken for %s (%s)", first, " x ".join(map(str, shape)), problem)
+    return [shape, *(given.get(label, shape[:1]) for label in labels)]
+
+
+def _image_shape(spec: LayerSpec, problem: str) -> Shape:
+    layer = spec.message
+    transform, images = layer.transform_param, layer.image_data_param
+    gray = transform.force_gray or (images.HasField("is_color") and not images.is_color)
+    height = transform.crop_size or images.new_height
+    width = transform.crop_size or images.new_width
+    if not height or not width:
+        hint = f"tell its shape by --shape {layer.top[0]}=..."
+        raise ConfigError(spec.fault(f"{problem}; {hint}" if problem else hint))
+    return (_batch_size(layer), 1 if gray else 3, height, width)
 
 
 def _input(

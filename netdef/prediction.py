@@ -8,7 +8,7 @@ layers.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +25,9 @@ from ..proto import caffe_pb2
 from . import blueprint
 from .blueprint import NetSource
 from .execution import Execution
+from .inputs import without_missing_data
 from .net import Net
+from .state import State, parse_phase
 
 
 class Tally(TorchDispatchMode):
@@ -74,9 +76,19 @@ class Need:
     peak: int
 
 
-def batched(source: NetSource, phase: str, batch: int = 0) -> caffe_pb2.NetParameter:
-    """The net with Input layers in place of its sources, for ``batch`` images (0: its own)."""
-    plan = blueprint.draw(source, phase)
+def batched(
+    source: NetSource,
+    phase: str,
+    batch: int = 0,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+) -> caffe_pb2.NetParameter:
+    """The net with Input layers in place of its sources, for ``batch`` images (0: its own).
+
+    Data need not be there if ``shapes`` or the definition tell the shapes of their blobs.
+    """
+    state = State(parse_phase(phase))
+    document = without_missing_data(blueprint.load_definition(source), state, shapes)
+    plan = blueprint.draw(document, phase)
     message = caffe_pb2.NetParameter()
     message.CopyFrom(plan.message)
     del message.layer[:]

@@ -68,14 +68,18 @@ def _any_met(state: State, rules: Iterable[caffe_pb2.NetStateRule]) -> bool:
     return any(meets(state, rule) for rule in rules)
 
 
+def belongs(state: State, layer: caffe_pb2.LayerParameter) -> bool:
+    """Whether a layer is part of the net in ``state``: with `include` rules if any of them is met,
+    otherwise unless an `exclude` rule is."""
+    if layer.include:
+        return _any_met(state, layer.include)
+    return not _any_met(state, layer.exclude)
+
+
 def effective_layers(
     document: Document[caffe_pb2.NetParameter], state: State, faults: list[Fault]
 ) -> Sequence[LayerSpec]:
-    """The layers of ``document`` that are part of the net in ``state``, each with its phase set.
-
-    A layer with `include` rules belongs if any of them is met, otherwise unless an `exclude` rule
-    is met.
-    """
+    """The layers of ``document`` that are part of the net in ``state``, each with its phase set."""
     kept = []
     for message, node in zip(document.message.layer, document.nodes("layer"), strict=True):
         spec = LayerSpec(message, node)
@@ -83,11 +87,7 @@ def effective_layers(
             faults.append(
                 spec.fault("has both include and exclude rules; give only one kind", "exclude")
             )
-        elif (
-            _any_met(state, message.include)
-            if message.include
-            else not _any_met(state, message.exclude)
-        ):
+        elif belongs(state, message):
             own = caffe_pb2.LayerParameter()
             own.CopyFrom(message)
             if not own.HasField("phase"):

@@ -3,7 +3,8 @@
 Nothing is allocated: the net runs on tensors without memory. For each precision, with and without
 recomputation, it says what the net's own batch needs, the largest batch that fits, and how many
 passes (iter_size) reach the wanted effective batch. On a CPU compiled kernels keep less for
-backward.
+backward. Data that are not there are taken for colour images of crop_size, unless --shape tells
+more.
 
 examples:
   cortado plan train_val.prototxt --gpu-memory 8G --batch 256
@@ -16,7 +17,7 @@ import argparse
 import re
 from typing import TYPE_CHECKING
 
-from .flags import at_least
+from .flags import at_least, parse_shape, shape_flag
 
 if TYPE_CHECKING:
     from ..netdef.execution import Execution
@@ -47,6 +48,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="with this field of the solver, for batches of one pass",
     )
+    shape_flag(parser)
     parser.add_argument("--solver_type", default="SGD", help="type of the solver (default SGD)")
     parser.add_argument(
         "--reserve", type=size, default=size(CONTEXT), help=f"left for torch itself ({CONTEXT})"
@@ -59,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     from ..solvers.rules import find
     from .check import aligned, amount
 
-    own = batched(args.net, "TRAIN")
+    own = batched(args.net, "TRAIN", shapes=dict(map(parse_shape, args.shape)))
     images = batch_of(own)
     slots = find(args.solver_type).slots
     memory = args.cpu_memory or args.gpu_memory
@@ -68,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         for recompute in ((), ("AUTO",)):
             execution = Execution(precision=precision, recompute=recompute)
             needs = _needs(
-                args.net,
+                own,
                 images,
                 execution,
                 slots,
@@ -103,7 +105,7 @@ def batch_of(message: NetParameter) -> int:
 
 
 def _needs(
-    net: str, images: int, execution: Execution, slots: int, **how: bool
+    net: NetParameter, images: int, execution: Execution, slots: int, **how: bool
 ) -> list[tuple[int, int]]:
     """Batches and the bytes they need: the net's own, and twice that; ``how`` as ``predict`` takes
     it."""

@@ -68,6 +68,40 @@ def test_memory_of_a_cpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert main(["plan", str(path), "--cpu-memory", "2G", "--gpu-memory", "2G"]) == 2
 
 
+DATA = """
+layer { name: "in" type: "Data" top: "data" top: "label" include { phase: %s }
+  transform_param { %s } data_param { source: "nowhere" backend: LMDB batch_size: 6 } }
+"""
+BODY = NET.partition("\n  input_param")[2].partition("}\n")[2]
+
+
+def planned(tmp_path: Path, transform: str, *flags: str) -> int:
+    path = tmp_path / "net.prototxt"
+    path.write_text(DATA % ("TRAIN", transform) + DATA % ("TEST", "") + BODY)
+    return main(["plan", str(path), *flags])
+
+
+def test_the_data_need_not_be_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert planned(tmp_path, "crop_size: 32") == 0
+    guessed = capsys.readouterr().out
+    assert "batch 6" in guessed
+    assert "data: taken for 6 x 3 x 32 x 32 (nowhere" in caplog.text
+    assert caplog.text.count("taken for") == 1  # not for the other phase
+    assert planned(tmp_path, "", "--shape", "data=6,3,32,32") == 0
+    assert capsys.readouterr().out == guessed
+
+
+def test_a_size_that_nobody_knows_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert planned(tmp_path, "") == 2
+    assert "--shape data=" in capsys.readouterr().err
+    assert planned(tmp_path, "crop_size: 32", "--shape", "image=6,3,32,32") == 2
+    assert "data, label" in capsys.readouterr().err
+
+
 def test_bad_size_is_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "net.prototxt", "--gpu-memory", "plenty"]) == 2
     assert "8G" in capsys.readouterr().err
