@@ -35,6 +35,8 @@ def suits(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
         return False
     if not 0 < x.numel() <= _MOST_ROWS * inputs or not weight.is_contiguous():
         return False
+    if x.shape[-1:] != weight.shape[1:]:
+        return False  # torch says what is wrong
     fewer_bits = torch.is_autocast_enabled("cpu")
     if fewer_bits and torch.get_autocast_dtype("cpu") != torch.bfloat16:
         return False

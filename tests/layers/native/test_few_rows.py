@@ -93,6 +93,11 @@ def test_gradients_can_be_differentiated_again() -> None:
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-3)
 
 
+def test_factors_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        linear(torch.randn(4, 512), torch.randn(300, 1024))
+
+
 @pytest.mark.parametrize(
     ("rows", "weight"),
     [
