@@ -17,7 +17,7 @@ from cortado.solvers.hooks import Hook
 from cortado.solvers.rules import rule_names
 from cortado.solvers.scaling import LossScaler
 from support.kernels import needs_compiler
-from support.runs import everything, small_solver
+from support.runs import everything, identical, small_solver
 
 #: A product with weights that are large enough for parts, two layers that share theirs, one that is
 #: frozen, one that no gradient reaches, and normalisation.
@@ -141,6 +141,8 @@ def test_a_snapshot_goes_on_with_or_without(tmp_path: Path) -> None:
             solver.step(2)
             for one, other in zip(everything(solver), expected, strict=True):
                 torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+            if more == EARLY:
+                assert identical(everything(solver), expected)
 
 
 class Spoiled(Hook):
