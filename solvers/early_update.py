@@ -14,10 +14,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ..layers.inner_product import InnerProduct
 from ..netdef import Net, ParamRef
 from ..proto.caffe_pb2 import SolverParameter
 from ..proto.errors import ConfigError, Fault
+from . import inner_products
 from .scaling import LossScaler
 from .update import Group, Updater
 
@@ -79,14 +79,9 @@ class EarlyUpdater(Updater):
         other layer."""
         if not self.rule.elementwise or self.solver.clip_layer_gradients >= 0:
             return
-        users: dict[int, list[object]] = {}
-        for step in net.steps:
-            for blob in step.layer.parameters():
-                users.setdefault(id(blob), []).append(step.layer)
-        for index, tensor in enumerate(self._sources):
-            match users.get(id(tensor)):
-                case [InnerProduct() as layer] if tensor is layer.weight and not layer.transpose:
-                    layer.taker = partial(self._take_product, index)
+        places = {id(tensor): index for index, tensor in enumerate(self._sources)}
+        for weight, layer in inner_products.unshared(net):
+            layer.taker = partial(self._take_product, places[id(weight)])
 
     @contextmanager
     def in_backward(self, rate: Callable[[], float], iteration: int) -> Iterator[None]:
@@ -117,11 +112,12 @@ class EarlyUpdater(Updater):
             return True
         whole, count = self._alone[index], max(1, _PART // rows.shape[1])
         room = rows.new_empty(min(count, grad.shape[1]), rows.shape[1])
+        is_safe = not self.solver.check_finite or inner_products.surely_finite(grad, rows)
         for first in range(0, grad.shape[1], count):
             part = slice(first, first + count)
             left = grad[:, part].t()
             gradient = torch.mm(left, rows, out=room[: left.shape[0]])
-            if not self._may_use(gradient):
+            if not is_safe and not self._may_use(gradient):
                 return False
             history = [[slot[0][part]] for slot in whole.history]
             group = Group(

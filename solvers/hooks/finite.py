@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from ...layers.inner_product import InnerProduct
 from ...proto.errors import CortadoError, NumericError
 from .. import diagnosis
+from ..inner_products import surely_finite, unshared
 from .base import Hook
 
 if TYPE_CHECKING:
@@ -45,6 +48,7 @@ class Finite(Hook):
         self._small: list[Tensor] = []
         self._large: list[Tensor] = []
         self._handles: list[Any] = []
+        self._watched: list[tuple[Tensor, InnerProduct]] = []
         #: Sums of the large parameters' gradients in this pass, by the parameter's id.
         self._sums: dict[int, float] = {}
         # One call for all small tensors: a step has taken the caches, which makes calls dear. The
@@ -64,10 +68,21 @@ class Finite(Hook):
         self._large = [t for t in tensors if t.numel() > LARGE and not self._deferred]
         self._small = [t for t in tensors if t.numel() <= LARGE or self._deferred]
         self._handles += [t.register_post_accumulate_grad_hook(self._add) for t in self._large]
+        large = {id(tensor) for tensor in self._large}
+        self._watched = [(w, layer) for w, layer in unshared(solver.net) if id(w) in large]
+        for weight, layer in self._watched:
+            layer.taker = partial(self._bound, weight)
 
     def _add(self, parameter: Tensor) -> None:
         assert parameter.grad is not None
-        self._sums[id(parameter)] = float(parameter.grad.sum())
+        if id(parameter) not in self._sums:
+            self._sums[id(parameter)] = float(parameter.grad.sum())
+
+    def _bound(self, weight: Tensor, grad: Tensor, rows: Tensor) -> bool:
+        """Look at the factors of the gradient of ``weight``, without taking them."""
+        if surely_finite(grad, rows):
+            self._sums[id(weight)] = 0.0
+        return False
 
     def after_pass(self, solver: Solver, made: Pass) -> bool:
         if self._deferred:
@@ -120,6 +135,8 @@ class Finite(Hook):
     def close(self, solver: Solver) -> None:
         while self._handles:
             self._handles.pop().remove()
+        while self._watched:
+            self._watched.pop()[1].taker = None
         self._bad = None
 
     def _check(self, solver: Solver) -> None:

@@ -15,6 +15,7 @@ from cortado.solvers.hooks import Hook
 from cortado.solvers.hooks.finite import LARGE, Finite
 from cortado.solvers.rules import rule_names
 from cortado.solvers.scaling import LossScaler
+from support.kernels import needs_compiler
 from support.runs import Call, Recorder, small_solver, solver_document
 
 
@@ -127,10 +128,10 @@ def test_weights_before_a_bad_step_are_there_even_where_the_answer_comes_later(
 
 
 WIDE = """
-layer { name: "in" type: "DummyData" top: "x" dummy_data_param { shape { dim: 2 dim: 300 }
+layer { name: "in" type: "DummyData" top: "x" dummy_data_param { shape { dim: 2 dim: 400 }
   data_filler { type: "constant" value: 1 } } }
 layer { name: "ip" type: "InnerProduct" bottom: "x" top: "y"
-  inner_product_param { num_output: 300 } }
+  inner_product_param { num_output: 400 } }
 layer { name: "sum" type: "Reduction" bottom: "y" top: "z" loss_weight: 1 }
 """
 
@@ -162,6 +163,34 @@ def test_large_gradients_that_are_looked_at_in_backward(value: float, tmp_path: 
             with pytest.raises(NumericError, match="iteration 1: loss is 0;"):
                 solver.solve()
             assert solver.net.params[0].tensor.isfinite().all()
+
+
+class Sums(Hook):
+    """Notes what is known of large gradients when the passes of an iteration are looked at."""
+
+    def __init__(self, finite: Finite) -> None:
+        self.finite = finite
+        self.found: list[list[float]] = []
+
+    def after_pass(self, solver, made) -> bool:
+        self.found.append(list(self.finite._sums.values()))
+        return False
+
+
+@needs_compiler
+def test_factors_are_looked_at_in_place_of_their_product(tmp_path: Path) -> None:
+    """Where a kernel makes the product, unless they are so large that it might overflow."""
+    with small_solver(tmp_path, "base_lr: 1e-36 iter_size: 2", net=WIDE) as solver:
+        finite = next(hook for hook in solver.hooks if isinstance(hook, Finite))
+        sums = Sums(finite)
+        solver.hooks.insert(0, sums)
+        solver.step(1)
+        assert sums.found == [[0.0], [0.0]]
+        solver.hooks.append(Scaled(1e30))
+        solver.step(1)
+        assert len(sums.found[-1]) == 1
+        assert sums.found[-1] != [0.0]
+    assert solver.net.layer("ip").layer.taker is None
 
 
 def test_check_finite_can_be_switched_off(tmp_path: Path) -> None:
