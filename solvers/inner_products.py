@@ -16,7 +16,7 @@ _SAFE = 1e30
 
 
 def surely_finite(grad: Tensor, rows: Tensor) -> bool:
-    """Whether the gradient of the weights, the product of ``grad`` (rows, outputs) and ``rows`` (rows,
+    """Whether the weights' gradient, the product of ``grad`` (rows, outputs) and ``rows`` (rows,
     inputs), which are much smaller, has finite numbers only. False where that is not certain."""
     largest = [float(torch.linalg.vector_norm(each, math.inf)) for each in (grad, rows)]
     return len(rows) * largest[0] * largest[1] < _SAFE
