@@ -71,17 +71,18 @@ def without_data(
     return result
 
 
-def without_missing_data(
+def with_inputs(
     document: Document[NetParameter],
     state: State,
     shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> Document[NetParameter]:
-    """The net with Input layers in place of data layers that ``shapes`` describe or, in ``state``,
-    whose data are not there.
+    """The net with Input layers in place of the data layers of ``state``: of ``shapes`` where these
+    tell them, else of the data's.
 
-    For the latter the size of the images is that of ``crop_size`` or ``new_height`` and
-    ``new_width``, with 3 channels unless they are gray, and further tops are labels; a warning says
-    so. ConfigError where the size is not known, and for ``shapes`` of what no data layer gives.
+    For data that are not there the size of the images is that of ``crop_size`` or ``new_height``
+    and ``new_width``, with 3 channels unless they are gray, and further tops are labels; a warning
+    says so. ConfigError where the size is not known, and for ``shapes`` of what no data layer
+    gives.
     """
     shapes = shapes or {}
     result = NetParameter()
@@ -94,31 +95,34 @@ def without_missing_data(
     blobs = [blob for spec in specs for blob in spec.message.top]
     for unknown in shapes.keys() - set(blobs):
         raise ConfigError(f"shape of {unknown!r}: no data layer gives it, but {', '.join(blobs)}")
-    replaced = False
     for spec in specs:
         layer = spec.message
-        problem = "" if shapes.keys() & set(layer.top) else _problem(layer)
-        if not problem and not shapes.keys() & set(layer.top):
-            continue
         made = LayerParameter(name=layer.name, type="Input", top=layer.top)
         made.include.extend(layer.include)
         made.exclude.extend(layer.exclude)
-        for shape in _likely_shapes(spec, shapes, problem):
+        for shape in _shapes(spec, shapes):
             made.input_param.shape.add(dim=shape)
         layer.CopyFrom(made)
-        replaced = True
-    return Document(result) if replaced else document
+    return Document(result, document.root, document.variables)
 
 
-def _problem(layer: LayerParameter) -> str:
-    """Why the data of a layer cannot be opened; empty if they can."""
+def _shapes(spec: LayerSpec, given: Mapping[str, Sequence[int]]) -> Sequence[Sequence[int]]:
+    """The shapes of a data layer's tops: as ``given``, else of its data, else likely ones."""
+    if not given.keys().isdisjoint(spec.message.top):
+        return _likely_shapes(spec, given, "")
+    try:
+        return _opened_shapes(spec.message)
+    except (LayerError, DataError) as error:
+        return _likely_shapes(spec, given, str(error))
+
+
+def _opened_shapes(layer: LayerParameter) -> Sequence[Shape]:
+    """The shapes of a data layer's tops, for which its data are opened."""
     cls = class_of(layer)
     assert issubclass(cls, DataSource)
-    try:
-        cls.from_message(layer, Context(num_tops=len(layer.top), phase=caffe_pb2.TEST)).close()
-    except (LayerError, DataError) as error:
-        return str(error)
-    return ""
+    source = cls.from_message(layer, Context(num_tops=len(layer.top), phase=caffe_pb2.TEST))
+    source.close()
+    return source.shapes
 
 
 def _likely_shapes(
@@ -189,18 +193,13 @@ def top_shape(spec: LayerSpec, index: int) -> Shape:
     channels = 3 if transform.force_color or len(transform.mean_value) == 3 else 0
     if index == 0 and transform.crop_size and (channels or transform.force_gray):
         return (_batch_size(layer), channels or 1, transform.crop_size, transform.crop_size)
-    cls = class_of(layer)
-    assert issubclass(cls, DataSource)
     try:
-        source = cls.from_message(layer, Context(num_tops=len(layer.top), phase=caffe_pb2.TEST))
+        return tuple(_opened_shapes(layer)[index])
     except (LayerError, DataError) as error:
         blob = layer.top[index]
         size = transform.crop_size or 224
         message = f"the shape of {blob!r} is not known; give it as --shape {blob}=1,3,{size},{size}"
         raise ConfigError(spec.fault(f"{message} ({error})")) from None
-    shape = tuple(source.shapes[index])
-    source.close()
-    return shape
 
 
 def _batch_size(layer: LayerParameter) -> int:

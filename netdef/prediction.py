@@ -25,7 +25,7 @@ from ..proto import caffe_pb2
 from . import blueprint
 from .blueprint import NetSource
 from .execution import Execution
-from .inputs import without_missing_data
+from .inputs import with_inputs
 from .net import Net
 from .state import State, parse_phase
 
@@ -87,7 +87,7 @@ def batched(
     Data need not be there if ``shapes`` or the definition tell the shapes of their blobs.
     """
     state = State(parse_phase(phase))
-    document = without_missing_data(blueprint.load_definition(source), state, shapes)
+    document = with_inputs(blueprint.load_definition(source), state, shapes)
     plan = blueprint.draw(document, phase)
     message = caffe_pb2.NetParameter()
     message.CopyFrom(plan.message)
