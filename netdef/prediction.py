@@ -19,12 +19,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ..layers.inner_product import InnerProduct
 from ..layers.native import library
 from ..proto import caffe_pb2
 from . import blueprint
 from .blueprint import NetSource
 from .execution import Execution
+from .inner_products import unshared
 from .inputs import with_inputs
 from .net import Net
 from .state import State, parse_phase
@@ -151,9 +151,8 @@ def _free_gradients(net: Net) -> None:
     for param in net.params:
         if param.tensor.requires_grad:
             param.tensor.register_post_accumulate_grad_hook(free)
-    for step in net.steps:
-        if isinstance(step.layer, InnerProduct):
-            step.layer.taker = lambda grad, rows: True
+    for _, layer in unshared(net):
+        layer.taker = lambda grad, rows: True
 
 
 def largest_batch(needs: Sequence[tuple[int, int]], limit: int) -> int:

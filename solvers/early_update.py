@@ -14,10 +14,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ..netdef import Net, ParamRef
+from ..netdef import Net, ParamRef, inner_products
 from ..proto.caffe_pb2 import SolverParameter
 from ..proto.errors import ConfigError, Fault
-from . import inner_products
 from .scaling import LossScaler
 from .update import Group, Updater
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from ...layers.inner_product import InnerProduct
+from ...netdef.inner_products import surely_finite, unshared
 from ...proto.errors import CortadoError, NumericError
 from .. import diagnosis
-from ..inner_products import surely_finite, unshared
 from .base import Hook
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..layers.inner_product import InnerProduct
-from ..netdef import Net
+from .net import Net
 
 #: A gradient with no number above this is finite, and so is the sum of those of many passes.
 _SAFE = 1e30
